@@ -1,0 +1,99 @@
+"""The contract between the stores of content, each power a Protocol of one method.
+
+The registry, an OCI layout directory, the local store and the in-memory reference all implement it, and one contract
+suite tests them all. Bodies are passed as the source they come from, so whoever sends may start again from its first
+byte (a retry, a new token) as often as it must.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from casstore.oci import Descriptor
+
+
+class Reader(Protocol):
+    """A stream of bytes that closes."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; b"" at the end."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+@runtime_checkable
+class Fetcher(Protocol):
+    """Where content can be read from."""
+
+    def fetch(self, descriptor: Descriptor, /) -> Reader:
+        """Open the content. Its size and digest are checked while it is read: the reader raises SizeMismatch or
+        DigestMismatch at the latest where it would have returned the end.
+
+        Raises:
+            NotFound: there is no such content.
+        """
+        ...
+
+
+class Prober(Protocol):
+    """Where one can ask for content without reading it."""
+
+    def exists(self, descriptor: Descriptor, /) -> bool:
+        """Whether content of this digest and size is there. It says nothing about the content's children."""
+        ...
+
+
+class Pusher(Protocol):
+    """Where content can be written to."""
+
+    def push(self, descriptor: Descriptor, source: Fetcher, /) -> None:
+        """Store the content that `source.fetch(descriptor)` gives, once or again. Returning means that the right
+        bytes are there, not that this call put them there; raising means that nothing wrong is there.
+        """
+        ...
+
+
+class Resolver(Protocol):
+    """Where names are known."""
+
+    def resolve(self, reference: str, /) -> Descriptor:
+        """What a tag or `sha256:...` digest of a manifest stands for.
+
+        Raises:
+            NotFound: no such tag or manifest.
+        """
+        ...
+
+
+class Tagger(Protocol):
+    """Where names can be given."""
+
+    def tag(self, descriptor: Descriptor, name: str, /) -> None:
+        """Let `name` stand for a manifest that is already there; an older meaning of the name is replaced."""
+        ...
+
+
+class Deleter(Protocol):
+    """Where content can be removed."""
+
+    def delete(self, descriptor: Descriptor, /) -> None:
+        """Remove a manifest or blob and the names that stand for it.
+
+        Raises:
+            NotFound: there is no such content.
+        """
+        ...
+
+
+class Source(Fetcher, Resolver, Protocol):
+    """What a copy can start from."""
+
+
+class Target(Fetcher, Prober, Pusher, Resolver, Tagger, Protocol):
+    """What a copy can end in."""

@@ -1,0 +1,160 @@
+"""All errors that casstore raises on purpose, by whose fault they are.
+
+    CasstoreError                 1   something failed
+    ├── UsageError                2   the caller's words
+    │   ├── InvalidName
+    │   ├── InvalidDigest
+    │   └── InvalidReference
+    ├── NotFound                 10   no such name, digest, blob or tag
+    ├── StoreLocked              11   another process holds what is needed, or locks do not work here
+    ├── CorruptContent           12   bytes are not what their digest or document says
+    │   ├── SizeMismatch
+    │   ├── DigestMismatch
+    │   └── DocumentError             a document breaks its own rules
+    │       └── UnsupportedVersion    a document of a form that this version does not know
+    ├── UntrustedContent         13   not signed by whom it must be
+    ├── RegistryError            14   the registry or the way to it
+    │   ├── Unauthorized
+    │   └── Unavailable
+    ├── Conflict                 15   the wish clashes with what is there
+    │   ├── AlreadyExists
+    │   └── HasChildren
+    ├── SourceError              16   the disk to capture
+    └── StorageError             17   the file system refused (full, read-only, I/O error)
+
+Every text says the subject, then `expected X, got Y`, then where, then what to do. `exit_code` is what the command
+line exits with; the table in docs/reference/exit-codes.md is checked against this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+
+class CasstoreError(Exception):
+    """Base of every error that casstore raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(CasstoreError):
+    """What the caller asked for makes no sense."""
+
+    exit_code = 2
+
+
+class InvalidName(UsageError):
+    """A snapshot name, disk name or label outside its grammar."""
+
+
+class InvalidDigest(UsageError):
+    """A digest outside its grammar."""
+
+
+class InvalidReference(UsageError):
+    """A registry or layout reference outside its grammar."""
+
+
+class NotFound(CasstoreError):
+    """No such store, name, digest, blob or tag."""
+
+    exit_code = 10
+
+
+class StoreLocked(CasstoreError):
+    """Another process holds what is needed, or the file system cannot lock."""
+
+    exit_code = 11
+
+
+class CorruptContent(CasstoreError):
+    """Bytes are not what their digest, size or document says."""
+
+    exit_code = 12
+
+
+class SizeMismatch(CorruptContent):
+    """More or fewer bytes than declared. Sizes in bytes."""
+
+    def __init__(self, subject: str, *, expected: int, got: int | None) -> None:
+        more = "more" if got is None else str(got)
+        super().__init__(f"{subject}: expected {expected} bytes, got {more}")
+        self.subject, self.expected, self.got = subject, expected, got
+
+
+class DigestMismatch(CorruptContent):
+    """The right number of bytes, but other ones."""
+
+    def __init__(self, subject: str, *, expected: str, got: str) -> None:
+        super().__init__(f"{subject}: expected digest {expected}, got {got}")
+        self.subject, self.expected, self.got = subject, expected, got
+
+
+class DocumentError(CorruptContent):
+    """A document breaks its own rules; `at` says where in it, e.g. `layers[3].size`."""
+
+    def __init__(self, subject: str, problem: str, *, at: str = "") -> None:
+        super().__init__(f"{subject}: {problem}" + (f" (at {at})" if at else ""))
+        self.subject, self.problem, self.at = subject, problem, at
+
+
+class UnsupportedVersion(DocumentError):
+    """A document of a kind or version that this version of casstore does not know."""
+
+
+class UntrustedContent(CasstoreError):
+    """Content without the signatures that it must have."""
+
+    exit_code = 13
+
+
+class RegistryError(CasstoreError):
+    """The registry, or the way to it, failed."""
+
+    exit_code = 14
+
+
+class Unauthorized(RegistryError):
+    """The registry refused these credentials, or wants some."""
+
+
+class Unavailable(RegistryError):
+    """No usable answer: connection, time-out, TLS, a 5xx or a broken body."""
+
+
+class Conflict(CasstoreError):
+    """The wish clashes with what is there."""
+
+    exit_code = 15
+
+
+class AlreadyExists(Conflict):
+    """A name, file or directory is taken."""
+
+
+class HasChildren(Conflict):
+    """A snapshot cannot be removed because others name it as their parent."""
+
+
+class SourceError(CasstoreError):
+    """The disk to capture cannot be read, or changed while it was read."""
+
+    exit_code = 16
+
+
+class StorageError(CasstoreError):
+    """The file system refused: full, read-only, no permission, I/O error."""
+
+    exit_code = 17
+
+
+@contextmanager
+def storage_errors(subject: str) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError that names `subject`."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StorageError(f"{subject}: {error.strerror or error}{where}") from error

@@ -1,0 +1,67 @@
+"""The reference implementation of a Target: content in a dict. Small enough to be obviously right; used by tests."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+from casstore.content import Fetcher, Reader
+from casstore.digest import Digest
+from casstore.errors import InvalidDigest, NotFound
+from casstore.oci import Descriptor
+from casstore.streams import VerifiedReader
+
+
+class MemoryTarget:
+    """Content and names in memory."""
+
+    def __init__(self) -> None:
+        self._contents: dict[Digest, tuple[Descriptor, bytes]] = {}
+        self._names: dict[str, Descriptor] = {}
+        self._lock = threading.Lock()
+
+    def fetch(self, descriptor: Descriptor) -> Reader:
+        """Open content; see Fetcher."""
+        if descriptor.digest not in self._contents:
+            raise NotFound(f"{descriptor.digest}: no such content")
+        body = io.BytesIO(self._contents[descriptor.digest][1])
+        return VerifiedReader(body, descriptor, subject=str(descriptor.digest))
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Whether content is there; see Prober."""
+        found = self._contents.get(descriptor.digest)
+        return found is not None and len(found[1]) == descriptor.size
+
+    def push(self, descriptor: Descriptor, source: Fetcher) -> None:
+        """Store content; see Pusher."""
+        with source.fetch(descriptor) as reader:
+            parts = []
+            while part := reader.read(1 << 20):
+                parts.append(part)
+        with self._lock:
+            self._contents[descriptor.digest] = (descriptor, b"".join(parts))
+
+    def resolve(self, reference: str) -> Descriptor:
+        """Look up a tag or digest; see Resolver."""
+        try:
+            found = self._contents.get(Digest.parse(reference))
+            descriptor = None if found is None else found[0]
+        except InvalidDigest:
+            descriptor = self._names.get(reference)
+        if descriptor is None:
+            raise NotFound(f"{reference}: no such tag or manifest")
+        return descriptor
+
+    def tag(self, descriptor: Descriptor, name: str) -> None:
+        """Name a manifest; see Tagger."""
+        if not self.exists(descriptor):
+            raise NotFound(f"{descriptor.digest}: no such content to tag as {name}")
+        with self._lock:
+            self._names[name] = descriptor
+
+    def delete(self, descriptor: Descriptor) -> None:
+        """Remove content and its names; see Deleter."""
+        with self._lock:
+            if self._contents.pop(descriptor.digest, None) is None:
+                raise NotFound(f"{descriptor.digest}: no such content")
+            self._names = {name: named for name, named in self._names.items() if named.digest != descriptor.digest}

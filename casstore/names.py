@@ -1,0 +1,79 @@
+"""What people type to say which snapshot: a name, or a digest or id (whole or a prefix).
+
+    name     [A-Za-z0-9]+(([._-]|--)[A-Za-z0-9]+)*   1 to 128 ASCII characters: what OCI tools take as tag and ref.name
+    digest   sha256:<6 to 64 lower hex>
+
+Nothing can be both. Names of the form sha256-<64 hex>[.suffix] are the referrers' tag scheme of registries and are
+reserved. Names are case-sensitive; on a case-folding file system two names that differ in case only are one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NewType
+
+from casstore.errors import InvalidDigest, InvalidName
+
+SnapshotName = NewType("SnapshotName", str)
+"""A string that `parse_name` let through; safe as a file name and as a registry tag."""
+
+_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[._-]|--)[A-Za-z0-9]+)*\Z", re.ASCII)
+_RESERVED = re.compile(r"sha256-[0-9a-f]{64}(?:\.[A-Za-z0-9._-]*)?\Z", re.ASCII)
+_PREFIX = re.compile(r"sha256:([0-9a-f]{6,64})\Z", re.ASCII)
+_DISK = re.compile(r"[a-z0-9._-]{1,64}\Z", re.ASCII)
+_GRAMMAR = "letters and digits, joined by single '.', '_', '-' or '--', at most 128 characters"
+
+
+@dataclass(frozen=True, slots=True)
+class DigestPrefix:
+    """The first `len(hex)` (6 to 64) hexadecimal digits of an artifact digest or snapshot id."""
+
+    hex: str
+
+    def __str__(self) -> str:
+        return f"sha256:{self.hex}"
+
+
+def is_reserved(name: str) -> bool:
+    """Whether `name` belongs to the referrers' tag scheme."""
+    return _RESERVED.match(name) is not None
+
+
+def parse_name(text: str) -> SnapshotName:
+    """Check a snapshot's name.
+
+    Raises:
+        InvalidName: outside the grammar, too long, or reserved.
+    """
+    if len(text) > 128 or not _NAME.match(text):
+        raise InvalidName(f"snapshot name {ascii(text[:140])}: expected {_GRAMMAR}; choose another name")
+    if is_reserved(text):
+        raise InvalidName(f"snapshot name {ascii(text)}: names of this form are reserved for signatures")
+    return SnapshotName(text)
+
+
+def parse_selector(text: str) -> SnapshotName | DigestPrefix:
+    """Tell a name from a digest, id or prefix of one.
+
+    Raises:
+        InvalidDigest: starts with `sha256:` but is no prefix of at least 6 hexadecimal digits.
+        InvalidName: neither.
+    """
+    if text.startswith("sha256:"):
+        match = _PREFIX.match(text)
+        if match is None:
+            raise InvalidDigest(f"{ascii(text[:100])}: expected sha256: and 6 to 64 lower-case hex digits")
+        return DigestPrefix(match[1])
+    return parse_name(text)
+
+
+def parse_disk_name(text: str) -> str:
+    """Check a disk's name: `[a-z0-9._-]{1,64}`, not `.` or `..`.
+
+    Raises:
+        InvalidName: anything else.
+    """
+    if not _DISK.match(text) or text in {".", ".."}:
+        raise InvalidName(f"disk name {ascii(text[:80])}: expected 1 to 64 of a-z 0-9 . _ -, and not '.' or '..'")
+    return text

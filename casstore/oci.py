@@ -1,0 +1,172 @@
+"""The OCI documents that casstore uses: descriptor, artifact manifest, image index (image-spec v1.1.1).
+
+A manifest keeps the exact bytes that it was parsed from: its digest is over them, and copying never re-serialises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from casstore import spec
+from casstore.digest import Digest
+from casstore.errors import DocumentError, UnsupportedVersion
+from casstore.jsondoc import dump, load_object
+from casstore.schema import validate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """What a blob is (media type), which (digest) and how long (`size`, bytes). Equality ignores the annotations."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    artifact_type: str | None = field(default=None, compare=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, data: bytes, media_type: str) -> Self:
+        """The descriptor of `data`."""
+        return cls(media_type=media_type, digest=Digest.of(data), size=len(data))
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """From a descriptor object that passed its schema."""
+        return cls(
+            media_type=document["mediaType"],
+            digest=Digest.parse(document["digest"]),
+            size=document["size"],
+            artifact_type=document.get("artifactType"),
+            annotations=document.get("annotations", {}),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a descriptor object."""
+        document: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
+        if self.artifact_type is not None:
+            document["artifactType"] = self.artifact_type
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        return document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactManifest:
+    """The OCI image manifest that ties a snapshot's blobs together; `raw` are its exact bytes."""
+
+    raw: bytes
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(compare=False)
+
+    @classmethod
+    def build(cls, *, config: Descriptor, layers: Iterable[Descriptor], annotations: Mapping[str, str]) -> Self:
+        """Write a manifest; equal arguments give equal bytes."""
+        layers = tuple(layers)
+        document = {
+            "schemaVersion": 2,
+            "mediaType": spec.MEDIA_MANIFEST,
+            "artifactType": spec.ARTIFACT_TYPE,
+            "config": config.to_dict(),
+            "layers": [layer.to_dict() for layer in layers],
+            "annotations": dict(annotations),
+        }
+        raw = dump(document)
+        if len(raw) > spec.MAX_MANIFEST:
+            raise DocumentError("artifact manifest", f"expected at most {spec.MAX_MANIFEST} bytes, got {len(raw)}")
+        return cls(raw=raw, config=config, layers=layers, annotations=annotations)
+
+    @classmethod
+    def parse(cls, raw: bytes, *, subject: str) -> Self:
+        """Parse a snapshot's artifact manifest.
+
+        Raises:
+            UnsupportedVersion: some other kind of manifest, or of another artifact.
+            DocumentError: breaks the strict JSON rules, the schema, or names a blob twice with two sizes.
+        """
+        document = load_object(raw, subject=subject, limit=spec.MAX_MANIFEST)
+        if "manifests" in document or document.get("mediaType") != spec.MEDIA_MANIFEST:
+            got = ascii(document.get("mediaType"))[:100]
+            raise UnsupportedVersion(subject, f"expected an image manifest, got {got}", at="mediaType")
+        if document.get("artifactType") != spec.ARTIFACT_TYPE:
+            got = ascii(document.get("artifactType"))[:100]
+            raise UnsupportedVersion(subject, f"expected {spec.ARTIFACT_TYPE}, got {got}", at="artifactType")
+        validate(document, "artifact-manifest", subject=subject)
+        manifest = cls(
+            raw=raw,
+            config=Descriptor.from_dict(document["config"]),
+            layers=tuple(Descriptor.from_dict(layer) for layer in document["layers"]),
+            annotations=document.get("annotations", {}),
+        )
+        manifest._check(subject)
+        return manifest
+
+    def _check(self, subject: str) -> None:
+        sizes: dict[Digest, int] = {}
+        for at, blob in [("config", self.config), *((f"layers[{n}]", d) for n, d in enumerate(self.layers))]:
+            if sizes.setdefault(blob.digest, blob.size) != blob.size:
+                raise DocumentError(subject, f"{blob.digest} has two sizes", at=f"{at}.size")
+        if len({layer.digest for layer in self.layers}) != len(self.layers):
+            raise DocumentError(subject, "a layer is listed twice", at="layers")
+        kinds = [layer.media_type for layer in self.layers]
+        if kinds.count(spec.MEDIA_MAP) != 1 or kinds[0] != spec.MEDIA_MAP:
+            raise DocumentError(subject, "expected one map, as the first layer", at="layers[0].mediaType")
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The manifest's own descriptor."""
+        return Descriptor(
+            media_type=spec.MEDIA_MANIFEST,
+            digest=Digest.of(self.raw),
+            size=len(self.raw),
+            artifact_type=spec.ARTIFACT_TYPE,
+        )
+
+    @property
+    def map(self) -> Descriptor:
+        """The map."""
+        return self.layers[0]
+
+    @property
+    def packs(self) -> tuple[Descriptor, ...]:
+        """The packs, those needed for delta bases only last."""
+        return tuple(layer for layer in self.layers if layer.media_type == spec.MEDIA_PACK)
+
+    @property
+    def children(self) -> tuple[Descriptor, ...]:
+        """Every blob that the manifest names: config first, then the layers."""
+        return (self.config, *self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageIndex:
+    """An index.json: the names of an OCI layout. Entries stay dicts, so foreign ones are kept as they are."""
+
+    entries: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, raw: bytes, *, subject: str) -> Self:
+        """Parse an image index; descriptors of unknown media types are kept.
+
+        Raises:
+            DocumentError: breaks the strict JSON rules or the schema.
+        """
+        document = load_object(raw, subject=subject, limit=spec.MAX_INDEX)
+        if "layers" in document or document.get("mediaType", spec.MEDIA_INDEX) != spec.MEDIA_INDEX:
+            raise DocumentError(subject, "expected an image index, got another manifest", at="mediaType")
+        validate(document, "index", subject=subject)
+        return cls(tuple(document["manifests"]))
+
+    def to_bytes(self) -> bytes:
+        """The index.json."""
+        return dump({"schemaVersion": 2, "mediaType": spec.MEDIA_INDEX, "manifests": list(self.entries)})
+
+    def find(self, tag: str) -> list[Descriptor]:
+        """The descriptors named `tag`; more than one where a tool without locks wrote twice."""
+        return [
+            Descriptor.from_dict(entry)
+            for entry in self.entries
+            if entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME) == tag
+        ]

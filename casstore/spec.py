@@ -1,0 +1,56 @@
+"""The constants of the formats: media types, annotation keys, limits. Each is fixed by docs/reference/format.md."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+BLOCK: Final = 4096
+"""Bytes of a block: chunk boundaries lie on multiples of it, and zero detection works in it."""
+
+# OCI image-spec v1.1.1
+MEDIA_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+MEDIA_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+LAYOUT_VERSION: Final = "1.0.0"
+ANNOTATION_REF_NAME: Final = "org.opencontainers.image.ref.name"
+ANNOTATION_CREATED: Final = "org.opencontainers.image.created"
+ANNOTATION_BASE_NAME: Final = "org.opencontainers.image.base.name"
+ANNOTATION_BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
+ANNOTATION_TITLE: Final = "org.opencontainers.image.title"
+
+# casstore's own
+ARTIFACT_TYPE: Final = "application/vnd.casstore.snapshot.v1"
+MEDIA_CONFIG: Final = "application/vnd.casstore.snapshot.config.v1+json"
+MEDIA_MAP: Final = "application/vnd.casstore.map.v1"
+MEDIA_PACK: Final = "application/vnd.casstore.pack.v1"
+MEDIA_FILE: Final = "application/vnd.casstore.file.v1"
+ANNOTATION_STORE_REF: Final = "io.casstore.ref"
+"""Marks an index.json entry as derived from refs/; its value is the ref's name."""
+
+STORE_FORMAT: Final = 1
+
+MAX_MANIFEST: Final = 4 * MIB
+"""Bytes. Registries refuse larger manifests (docker-registry 2.8.2 answers 400, zot 413)."""
+MAX_INDEX: Final = 64 * MIB
+"""Bytes of an index.json; about 400 per ref."""
+MAX_MAP: Final = 512 * MIB
+"""Bytes of a decoded map: about 12 million runs, a fully fragmented 1 TiB disk."""
+MAX_DISK: Final = 2**63 - 1
+"""Bytes of a disk: the largest offset that lseek(2) takes."""
+
+CHUNK_MIN: Final = 32 * KIB
+CHUNK_MAX: Final = 256 * KIB
+FRAME_PLAIN: Final = MIB
+"""Plain bytes in a frame as written."""
+PACK_TARGET: Final = 32 * MIB
+"""Stored bytes at which a pack is closed."""
+
+READ_FRAME_PLAIN: Final = 8 * MIB
+"""Plain bytes in a frame that a reader accepts; a larger claim is refused before anything is allocated."""
+READ_PACK: Final = 4 * GIB
+"""Bytes of a pack that a reader accepts."""
+READ_DIRECTORY: Final = 256 * MIB
+"""Bytes of a pack directory that a reader accepts."""

@@ -1,0 +1,106 @@
+"""The one verifying reader through which all content passes, and small helpers around it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from types import TracebackType
+from typing import Self
+
+from casstore import spec
+from casstore.content import Fetcher, Reader
+from casstore.errors import DigestMismatch, NotFound, SizeMismatch, UnsupportedVersion
+from casstore.oci import Descriptor
+
+COPY_CHUNK = spec.MIB
+"""Bytes moved at a time."""
+
+
+class VerifiedReader:
+    """A Reader of exactly the content of a descriptor, or an error.
+
+    At most `size + 1` bytes are ever taken from the body. The last byte is given out only after the digest was
+    checked, so a caller that reads until b"" or until `size` bytes never holds unverified content as verified.
+    """
+
+    def __init__(self, body: Reader, descriptor: Descriptor, *, subject: str) -> None:
+        self._body, self._descriptor, self._subject = body, descriptor, subject
+        self._left = descriptor.size
+        self._hash = hashlib.sha256()
+        self._checked = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes (all that is left for -1); b"" at the end.
+
+        Raises:
+            SizeMismatch, DigestMismatch: the body is not the descriptor's content.
+        """
+        want = self._left if size < 0 else min(size, self._left)
+        data = self._take(want)
+        if self._left == 0 and not self._checked:
+            self._check()
+        return data
+
+    def _take(self, want: int) -> bytes:
+        parts: list[bytes] = []
+        while want:
+            part = self._body.read(min(want, COPY_CHUNK))
+            if not part:
+                got = self._descriptor.size - self._left
+                raise SizeMismatch(self._subject, expected=self._descriptor.size, got=got)
+            self._hash.update(part)
+            self._left -= len(part)
+            want -= len(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check(self) -> None:
+        got = self._hash.hexdigest()
+        if got != self._descriptor.digest.hex:
+            raise DigestMismatch(self._subject, expected=str(self._descriptor.digest), got=f"sha256:{got}")
+        if self._body.read(1):
+            raise SizeMismatch(self._subject, expected=self._descriptor.size, got=None)
+        self._checked = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._body.__exit__(kind, error, trace)
+
+
+class BytesSource:
+    """A Fetcher of contents that are in memory, each under its descriptor's digest."""
+
+    def __init__(self, *contents: bytes) -> None:
+        self._contents = {hashlib.sha256(content).hexdigest(): content for content in contents}
+
+    def fetch(self, descriptor: Descriptor) -> Reader:
+        """Open one of the contents.
+
+        Raises:
+            NotFound: none has this digest.
+        """
+        content = self._contents.get(descriptor.digest.hex)
+        if content is None:
+            raise NotFound(f"{descriptor.digest}: no such content")
+        return VerifiedReader(io.BytesIO(content), descriptor, subject=str(descriptor.digest))
+
+
+def fetch_all(source: Fetcher, descriptor: Descriptor, *, limit: int) -> bytes:
+    """The whole content, verified. For documents: `limit` (bytes) guards against a descriptor that claims gigabytes.
+
+    Raises:
+        UnsupportedVersion: the descriptor claims more than `limit`.
+        NotFound, SizeMismatch, DigestMismatch: as the Fetcher.
+    """
+    if descriptor.size > limit:
+        problem = f"expected a {descriptor.media_type} of at most {limit} bytes, got {descriptor.size}"
+        raise UnsupportedVersion(str(descriptor.digest), problem)
+    with source.fetch(descriptor) as reader:
+        parts = []
+        while part := reader.read(COPY_CHUNK):
+            parts.append(part)
+    return b"".join(parts)
