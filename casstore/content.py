@@ -41,6 +41,19 @@ class Fetcher(Protocol):
         ...
 
 
+class RangeReader(Protocol):
+    """Where parts of content can be read, unverified: whoever asks must know what to expect."""
+
+    def read_range(self, descriptor: Descriptor, offset: int, length: int, /) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            NotFound: there is no such content.
+            SizeMismatch: it has not the descriptor's size.
+        """
+        ...
+
+
 class Prober(Protocol):
     """Where one can ask for content without reading it."""
 

@@ -18,6 +18,7 @@ Json = Any
 
 MAX_DEPTH = 64
 _INT_DIGITS = 20  # 2^64 has 20; CPython itself refuses past 4300, slowly before that
+_INT_RANGE = range(-(2**63), 2**64)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -58,7 +59,10 @@ def load(data: bytes, *, subject: str, limit: int) -> Json:
     def integer(digits: str) -> int:
         if len(digits.lstrip("-")) > _INT_DIGITS:
             raise DocumentError(subject, f"expected a 64-bit integer, got {len(digits)} digits")
-        return int(digits)
+        value = int(digits)
+        if value not in _INT_RANGE or digits == "-0":
+            raise DocumentError(subject, f"expected a 64-bit integer, got {digits}")
+        return value
 
     try:
         value = json.loads(

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from casstore import spec
 from casstore.digest import Digest
-from casstore.errors import DocumentError, UnsupportedVersion
+from casstore.errors import DocumentError, InvalidDigest, UnsupportedVersion
 from casstore.jsondoc import dump, load_object
 from casstore.schema import validate
 
@@ -164,9 +164,13 @@ class ImageIndex:
         return dump({"schemaVersion": 2, "mediaType": spec.MEDIA_INDEX, "manifests": list(self.entries)})
 
     def find(self, tag: str) -> list[Descriptor]:
-        """The descriptors named `tag`; more than one where a tool without locks wrote twice."""
-        return [
-            Descriptor.from_dict(entry)
-            for entry in self.entries
-            if entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME) == tag
-        ]
+        """The descriptors named `tag`; more than one where a tool without locks wrote twice.
+
+        Raises:
+            UnsupportedVersion: one of them has a digest other than sha256.
+        """
+        named = [e for e in self.entries if e.get("annotations", {}).get(spec.ANNOTATION_REF_NAME) == tag]
+        try:
+            return [Descriptor.from_dict(entry) for entry in named]
+        except InvalidDigest as error:
+            raise UnsupportedVersion(f"image index, {ascii(tag)}", str(error)) from None

@@ -11,7 +11,9 @@ repository there is under `library/`.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
 
 from casstore.digest import Digest
 from casstore.errors import InvalidDigest, InvalidReference
@@ -21,7 +23,7 @@ _REPOSITORY = re.compile(
 )
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z", re.ASCII)
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::([0-9]{{1,5}}))?\Z", re.ASCII)
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[([0-9A-Fa-f:.]{{2,45}})\])(?::([0-9]{{1,5}}))?\Z", re.ASCII)
 _MAX_NAME = 255
 _FORM = "expected host[:port]/repository[:tag][@sha256:...] or oci:DIR[:tag][@sha256:...]"
 
@@ -75,9 +77,11 @@ def parse_host(text: str) -> str:
         InvalidReference: anything else, or a port outside 1 to 65535.
     """
     match = _HOST.match(text)
-    if match is None or (match[1] is not None and not 1 <= int(match[1]) <= 65535):
-        raise InvalidReference(f"registry {ascii(text[:100])}: expected host or host:port")
-    return text.lower()
+    if match is not None and 1 <= int(match[2] or 1) <= 65535:
+        with suppress(AddressValueError):
+            IPv6Address(match[1] or "::1")
+            return text.lower()
+    raise InvalidReference(f"registry {ascii(text[:100])}: expected host or host:port")
 
 
 def parse_reference(text: str) -> Reference:

@@ -1,6 +1,8 @@
 """JSON Schemas (draft 2020-12) of the documents, from `schemas/`; shipped inside the package.
 
-A schema says shapes; what it cannot say (canonical bytes, digests that must agree) is code beside each document.
+A schema says shapes; what it cannot say (canonical bytes, digests that must agree) is code beside each document. Two
+habits in the schemas: after a `$` at the end of a pattern stands `(?!\\n)`, as Python's `$` also matches before a last
+newline; and a field that must not be there is `{"not": {}}`, as jsonschema does not tell which field was `false`.
 """
 
 from __future__ import annotations
@@ -8,10 +10,14 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 from casstore.errors import DocumentError
 from casstore.jsondoc import Json
+
+_MAX_ERRORS = 32  # a hostile list of 2 million items has as many errors, and to collect them all takes minutes
+_SHOWN = 150
 
 
 @cache
@@ -33,10 +39,13 @@ def validate(document: Json, name: str, *, subject: str) -> None:
     """Check `document` against `schemas/<name>.schema.json`.
 
     Raises:
-        DocumentError: the first (shallowest) violation, with its place in `at`.
+        DocumentError: the shallowest of the first violations, with its place in `at`.
     """
-    errors = _validator(name).iter_errors(document)
+    errors = islice(_validator(name).iter_errors(document), _MAX_ERRORS)
     worst = min(errors, key=lambda error: (len(error.absolute_path), str(error.json_path)), default=None)
     if worst is not None:
-        problem = worst.message if len(worst.message) <= 300 else f"{worst.message[:300]}..."
+        problem = "not allowed here" if worst.validator == "not" else worst.message
+        if len(problem) > 2 * _SHOWN:
+            # The offending value comes first in the message, and what is wrong with it last.
+            problem = f"{problem[:_SHOWN]}...{problem[-_SHOWN:]}"
         raise DocumentError(subject, problem, at=worst.json_path.removeprefix("$").lstrip("."))

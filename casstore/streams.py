@@ -28,17 +28,23 @@ class VerifiedReader:
         self._left = descriptor.size
         self._hash = hashlib.sha256()
         self._checked = False
+        self._broken = False
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes (all that is left for -1); b"" at the end.
 
         Raises:
             SizeMismatch, DigestMismatch: the body is not the descriptor's content.
+            ValueError: read again after such an error.
         """
+        if self._broken:
+            raise ValueError(f"{self._subject}: read after an error")
+        self._broken = True
         want = self._left if size < 0 else min(size, self._left)
         data = self._take(want)
         if self._left == 0 and not self._checked:
             self._check()
+        self._broken = False
         return data
 
     def _take(self, want: int) -> bytes:

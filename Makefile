@@ -1,0 +1,64 @@
+# Everything starts here:  make test
+#
+#   make test       set up .venv (once), lint, type-check and test
+#   make test-long  the same tests with the longer sweeps
+#   make lint       ruff and mypy only            make fix      format and repair what ruff can
+#   make docs       build the documentation       make package  build the sdist and the wheel into dist/
+#   make demo       a guided tour, offline        make bench    compare with borg and restic
+#   make clean      remove all of it
+#
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+READY := $(VENV)/ready-$(VERSION)
+PYTEST_ARGS ?=
+
+.PHONY: test test-long lint fix docs demo bench package clean
+
+test: lint
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-long: lint
+	$(BIN)/pytest --long $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY)-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+demo: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" ./demo.sh
+
+bench: $(READY)
+	.ci/install-peers.sh bench
+	$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
+
+package: $(READY)
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist site demo-work .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find casstore tests docs -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp carries the interpreter's version, so that another PYTHON makes a new environment.
+$(READY): pyproject.toml .ci/install-peers.sh
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "casstore needs Python 3.11 or newer, and '$(PYTHON)' is '$(VERSION)': try make PYTHON=python3.12" >&2; exit 1; }
+	PYTHON=$(PYTHON) .ci/install-peers.sh test
+	$(PYTHON) -m venv $(if $(wildcard $(READY)),,--clear) $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(READY)-docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@

@@ -1,0 +1,336 @@
+"""A snapshot's blobs as one thing to read: artifact manifest -> config, map -> pack directories -> frames -> chunks.
+
+Every step is bound to the one before by a digest, so nothing that is read can be other than what the artifact's digest
+stands for: the manifest states the sha256 of config and map, the map the BLAKE3 of each pack's directory, the directory
+the BLAKE3 of each chunk. Packs need not be read as a whole for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, pairwise
+from typing import NamedTuple, Self
+
+import blake3
+import numpy as np
+import numpy.typing as npt
+
+from casstore import spec
+from casstore.content import RangeReader
+from casstore.digest import ChunkId, Digest
+from casstore.diskmap import DiskMap, Runs, SnapshotMap, exact_sum
+from casstore.errors import CorruptContent, DigestMismatch, DocumentError, UnsupportedVersion
+from casstore.frame import Buffer, FrameKind, decode
+from casstore.manifest import Manifest
+from casstore.oci import ArtifactManifest, Descriptor
+from casstore.pack import FOOTER_SIZE, PackDirectory, directory_length
+from casstore.pool import ordered_map
+
+_WINDOW = 16384
+"""Chunks planned at a time (about 1.4 GiB of disk), so that a plan's memory does not grow with the disk."""
+
+
+class Piece(NamedTuple):
+    """A chunk of a frame, and its place: `start` and `length` in the frame's plain bytes, `offset` on the disk."""
+
+    chunk: int
+    start: int
+    length: int
+    offset: int
+
+
+class FrameUse(NamedTuple):
+    """A frame and the pieces wanted from it."""
+
+    pack: int
+    frame: int
+    pieces: list[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The chunks of some runs, in columns."""
+
+    pack: npt.NDArray[np.int64]
+    frame: npt.NDArray[np.int64]
+    chunk: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]
+
+
+class _PackIndex:
+    """What is derived from a pack's directory to find chunks in it fast."""
+
+    def __init__(self, directory: PackDirectory) -> None:
+        self.directory = directory
+        self.frame_offsets = directory.frame_offsets()
+        self.plain_lengths = directory.plain_lengths()
+        self.frames = directory.chunk_frames()
+        starts = np.cumsum(directory.lengths, dtype=np.int64) - directory.lengths
+        self.starts = starts - starts[directory.first_chunk[:-1]][self.frames] if len(directory) else starts
+        """Per chunk, where it starts in its frame's plain bytes."""
+
+
+class Artifact:
+    """A snapshot whose documents were read and agree with each other. Frames are read when they are asked for."""
+
+    def __init__(
+        self,
+        blobs: RangeReader,
+        manifest: ArtifactManifest,
+        config: Manifest,
+        disk_map: SnapshotMap,
+        directories: tuple[PackDirectory, ...],
+    ) -> None:
+        self._blobs = blobs
+        self.manifest, self.config, self.map, self.directories = manifest, config, disk_map, directories
+        self.digest: Digest = manifest.descriptor.digest
+        self._index = [_PackIndex(directory) for directory in directories]
+
+    @classmethod
+    def load(cls, blobs: RangeReader, descriptor: Descriptor) -> Self:
+        """Read and check all documents of the artifact.
+
+        Raises:
+            NotFound, SizeMismatch, DigestMismatch: a blob is missing or damaged.
+            DocumentError: a document breaks its rules, or two of them contradict each other.
+        """
+        manifest, config = load_documents(blobs, descriptor)
+        subject = f"snapshot {descriptor.digest}: map"
+        disk_map = SnapshotMap.parse(_document(blobs, manifest.map, spec.MAX_MAP), subject=subject)
+        return cls.assemble(blobs, manifest, config, disk_map)
+
+    @classmethod
+    def assemble(cls, blobs: RangeReader, manifest: ArtifactManifest, config: Manifest, disk_map: SnapshotMap) -> Self:
+        """From documents that were read or just made; reads and checks the packs' directories.
+
+        Raises:
+            As `load`.
+        """
+        subject = f"snapshot {manifest.descriptor.digest}"
+        packs = manifest.packs
+        if [pack.digest for pack in packs] != [entry.digest for entry in disk_map.packs]:
+            raise DocumentError(subject, "expected the packs of the map, in its order", at="layers")
+        directories = tuple(
+            _directory(blobs, pack, entry.directory) for pack, entry in zip(packs, disk_map.packs, strict=True)
+        )
+        artifact = cls(blobs, manifest, config, disk_map, directories)
+        artifact._check(subject)
+        return artifact
+
+    def _check(self, subject: str) -> None:
+        """What only several documents together can tell."""
+        if self.config.upper.size_bytes != self.map.disks[0].size:
+            problem = f"expected a disk of {self.config.upper.size_bytes} bytes, the map has {self.map.disks[0].size}"
+            raise DocumentError(subject, problem, at="upper.size_bytes")
+        counts = np.array([len(directory) for directory in self.directories], np.int64)
+        for disk in self.map.disks:
+            runs = disk.runs
+            ends = runs.first.astype(np.int64) + runs.count
+            if len(runs) and (ends > counts[runs.pack]).any():
+                raise DocumentError(subject, "a run goes past the end of its pack", at=disk.name)
+            total = exact_sum(runs.gap)
+            for n in range(len(self.directories)):
+                mine = runs.pack == n
+                sums = np.concatenate([[0], np.cumsum(self.directories[n].lengths, dtype=np.int64)])
+                total += exact_sum(sums[ends[mine]] - sums[runs.first[mine]])
+            if total > disk.size:
+                raise DocumentError(subject, f"expected chunks within {disk.size} bytes, got {total}", at=disk.name)
+
+    def uses(self, disk: DiskMap, *, by_frame: bool) -> Iterator[FrameUse]:
+        """The frames to decode for `disk`.
+
+        `by_frame` gives each frame of a window of chunks once, with all its pieces: the order for random access.
+        Otherwise the pieces come in the order of the disk.
+        """
+        end = 0
+        for runs in _windows(disk.runs):
+            placed, end = self._place(runs, end)
+            order = np.lexsort((placed.offset, placed.frame, placed.pack)) if by_frame else np.arange(len(placed.pack))
+            pack, frame = placed.pack[order], placed.frame[order]
+            columns = zip(
+                placed.chunk[order].tolist(),
+                placed.start[order].tolist(),
+                placed.length[order].tolist(),
+                placed.offset[order].tolist(),
+                strict=True,
+            )
+            pieces = [Piece(*row) for row in columns]
+            changes = np.flatnonzero((np.diff(pack) != 0) | (np.diff(frame) != 0)) + 1
+            edges = [0, *changes.tolist(), len(pieces)]
+            for a, b in pairwise(edges):
+                if b > a:
+                    yield FrameUse(int(pack[a]), int(frame[a]), pieces[a:b])
+
+    def spans(self, disk: DiskMap) -> Iterator[tuple[int, int]]:
+        """(start, end) of the disk's ranges that chunks cover, in order, as long as possible."""
+        start = end = 0
+        for runs in _windows(disk.runs):
+            placed, _ = self._place(runs, end)
+            ends = placed.offset + placed.length
+            breaks = np.flatnonzero(placed.offset != np.concatenate([[end], ends[:-1]])).tolist()
+            for n in breaks:
+                if (stop := int(ends[n - 1]) if n else end) > start:
+                    yield start, stop
+                start = int(placed.offset[n])
+            end = int(ends[-1])
+        if end > start:
+            yield start, end
+
+    def frames_of(self, pack: int, chunks: npt.NDArray[np.int64]) -> Iterator[FrameUse]:
+        """The frames of these chunks (ascending) of a pack; the pieces lie nowhere on a disk, their offset is 0."""
+        index = self._index[pack]
+        for frame, group in groupby(chunks.tolist(), key=lambda chunk: int(index.frames[chunk])):
+            pieces = [Piece(n, int(index.starts[n]), int(index.directory.lengths[n]), 0) for n in group]
+            yield FrameUse(pack, frame, pieces)
+
+    def _place(self, runs: Runs, end: int) -> tuple[_Placed, int]:
+        """Lay some runs out, the first one starting from `end` (bytes); returns where the last chunk ends."""
+        counts = runs.count.astype(np.int64)
+        total = int(counts.sum())
+        pack = np.repeat(runs.pack.astype(np.int64), counts)
+        within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+        chunk = np.repeat(runs.first.astype(np.int64), counts) + within
+        frame, start, length = (np.empty(total, np.int64) for _ in range(3))
+        for n in np.unique(pack).tolist():
+            mine, index = pack == n, self._index[n]
+            frame[mine] = index.frames[chunk[mine]]
+            start[mine] = index.starts[chunk[mine]]
+            length[mine] = index.directory.lengths[chunk[mine]]
+        gaps = np.zeros(total, np.int64)
+        gaps[np.cumsum(counts) - counts] = runs.gap.astype(np.int64)
+        ends = end + np.cumsum(gaps + length)
+        return _Placed(pack, frame, chunk, start, length, ends - length), int(ends[-1])
+
+    def read(self, use: FrameUse) -> list[tuple[int, memoryview]]:
+        """Decode a frame; (offset on the disk, plain bytes) of each of its pieces, checked against their digests.
+
+        Raises:
+            CorruptContent: the frame does not decode or holds other bytes than its directory says.
+            NotFound, StorageError: the pack cannot be read.
+        """
+        plain = memoryview(self.decode(use.pack, use.frame))
+        result = []
+        directory = self.directories[use.pack]
+        for piece in use.pieces:
+            data = plain[piece.start : piece.start + piece.length]
+            check_chunk(data, directory.chunk_id(piece.chunk), self._where(use.pack, use.frame))
+            result.append((piece.offset, data))
+        return result
+
+    def decode(self, pack: int, frame: int) -> Buffer:
+        """A frame's plain bytes, not yet checked against the digests of its chunks."""
+        index, directory = self._index[pack], self.directories[pack]
+        stored = self._blobs.read_range(
+            self.manifest.packs[pack], int(index.frame_offsets[frame]), int(directory.stored[frame])
+        )
+        kind = FrameKind(int(directory.kinds[frame]))
+        base_id = directory.base_of(frame)
+        base = None if base_id is None else self._base(base_id, self._where(pack, frame))
+        length = int(index.plain_lengths[frame])
+        return decode(kind, stored, length, base=base, subject=self._where(pack, frame))
+
+    def _where(self, pack: int, frame: int) -> str:
+        return f"pack {self.manifest.packs[pack].digest} frame {frame}"
+
+    def _base(self, base_id: ChunkId, subject: str) -> Buffer:
+        place = self.bases.get(base_id)
+        if place is None:
+            raise CorruptContent(f"{subject}: its base chunk {base_id.hex()} is in none of the snapshot's packs")
+        pack, chunk = place
+        index = self._index[pack]
+        frame, start = int(index.frames[chunk]), int(index.starts[chunk])
+        length = int(index.directory.lengths[chunk])
+        return memoryview(self.decode(pack, frame))[start : start + length]
+
+    @cached_property
+    def bases(self) -> dict[ChunkId, tuple[int, int]]:
+        """(pack, chunk) of each delta base that lies, as it must, in a full frame of a listed pack."""
+        wanted = b"".join(directory.base_ids for directory in self.directories)
+        ids = np.unique(np.frombuffer(wanted, "V32"))
+        found: dict[ChunkId, tuple[int, int]] = {}
+        for n, index in enumerate(self._index):
+            mine = np.frombuffer(index.directory.ids, "V32")
+            full = index.directory.kinds[index.frames] != FrameKind.DELTA
+            for chunk in np.flatnonzero(np.isin(mine, ids) & full).tolist():
+                found.setdefault(index.directory.chunk_id(chunk), (n, chunk))
+        return found
+
+    def contents(self, disk: DiskMap, pool: ThreadPoolExecutor, *, ahead: int) -> Iterator[tuple[int, memoryview]]:
+        """(offset, plain bytes) of the chunks in the disk's order, checked; everything between them is zero."""
+        for pieces in ordered_map(pool, self.read, self.uses(disk, by_frame=False), ahead=ahead):
+            yield from pieces
+
+
+def verified_chunks(artifact: Artifact, directory: PackDirectory) -> npt.NDArray[np.bool_]:
+    """Which chunks of one of the artifact's packs can be verified with the artifact's packs alone: those in full
+    frames, and those in delta frames whose base lies in a full frame.
+    """
+    usable = directory.kinds != FrameKind.DELTA
+    if directory.base_ids:
+        usable[~usable] = [directory.base_of(frame) in artifact.bases for frame in np.flatnonzero(~usable).tolist()]
+    chunks: npt.NDArray[np.bool_] = usable[directory.chunk_frames()]
+    return chunks
+
+
+def check_chunk(data: Buffer, chunk_id: ChunkId, subject: str) -> None:
+    """Raise DigestMismatch unless `data` are the plain bytes of the chunk."""
+    got = blake3.blake3(data).digest()
+    if got != chunk_id:
+        raise DigestMismatch(f"{subject}: chunk", expected=f"blake3:{chunk_id.hex()}", got=f"blake3:{got.hex()}")
+
+
+def _windows(runs: Runs) -> Iterator[Runs]:
+    """Slices of about _WINDOW chunks; a longer run is not split, its columns are small beside its data."""
+    totals = np.cumsum(runs.count, dtype=np.int64)
+    start = 0
+    while start < len(runs):
+        before = int(totals[start - 1]) if start else 0
+        end = max(int(np.searchsorted(totals, before + _WINDOW, side="right")), start + 1)
+        yield Runs(runs.gap[start:end], runs.pack[start:end], runs.first[start:end], runs.count[start:end])
+        start = end
+
+
+def load_documents(blobs: RangeReader, descriptor: Descriptor) -> tuple[ArtifactManifest, Manifest]:
+    """An artifact manifest and its config, which is the snapshot manifest.
+
+    Raises:
+        NotFound, SizeMismatch, DigestMismatch: a blob is missing or damaged.
+        UnsupportedVersion: no snapshot of casstore, or of a dialect that this version does not know.
+        DocumentError: a document breaks its rules.
+    """
+    subject = f"snapshot {descriptor.digest}"
+    manifest = ArtifactManifest.parse(_document(blobs, descriptor, spec.MAX_MANIFEST), subject=subject)
+    if manifest.config.media_type != spec.MEDIA_CONFIG:
+        raise UnsupportedVersion(subject, f"config of type {manifest.config.media_type}", at="config.mediaType")
+    config = Manifest.parse(_document(blobs, manifest.config, spec.MAX_MANIFEST), subject=f"{subject}: config")
+    return manifest, config
+
+
+def _document(blobs: RangeReader, descriptor: Descriptor, limit: int) -> bytes:
+    """A whole, verified document."""
+    if descriptor.size > limit:
+        problem = f"expected a {descriptor.media_type} of at most {limit} bytes, got {descriptor.size}"
+        raise UnsupportedVersion(str(descriptor.digest), problem)
+    data = blobs.read_range(descriptor, 0, descriptor.size)
+    got = Digest.of(data)
+    if got != descriptor.digest:
+        raise DigestMismatch(descriptor.media_type, expected=str(descriptor.digest), got=str(got))
+    return data
+
+
+def _directory(blobs: RangeReader, pack: Descriptor, expected: bytes) -> PackDirectory:
+    subject = f"pack {pack.digest}"
+    if pack.size < FOOTER_SIZE or pack.size > spec.READ_PACK:
+        raise DocumentError(subject, f"expected a pack of {FOOTER_SIZE} to {spec.READ_PACK} bytes, got {pack.size}")
+    footer = blobs.read_range(pack, pack.size - FOOTER_SIZE, FOOTER_SIZE)
+    length = directory_length(footer, pack.size, subject=subject)
+    encoded = blobs.read_range(pack, pack.size - length, length)
+    got = blake3.blake3(encoded).digest()
+    if got != expected:
+        raise DigestMismatch(f"{subject}: directory", expected=f"blake3:{expected.hex()}", got=f"blake3:{got.hex()}")
+    return PackDirectory.parse(encoded, pack.size, subject=subject)

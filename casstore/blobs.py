@@ -1,0 +1,112 @@
+"""A directory of blobs, `blobs/sha256/<64 hex>`: how it is read. Writing goes through an Operation.
+
+A blob's file is never trusted to be one: it is opened without following links or waiting for FIFOs, must be a regular
+file, and must have its descriptor's size before a byte of it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from io import FileIO
+
+from casstore.content import Reader
+from casstore.digest import Digest
+from casstore.errors import CorruptContent, NotFound, SizeMismatch, StorageError, storage_errors
+from casstore.oci import Descriptor
+from casstore.streams import VerifiedReader
+
+
+class BlobDirectory:
+    """The blobs in one directory, `path`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def path_of(self, digest: Digest) -> str:
+        """Where a blob's file is or would be."""
+        return os.path.join(self.path, digest.hex)
+
+    def size(self, digest: Digest) -> int | None:
+        """A blob's bytes, or None when there is none.
+
+        Raises:
+            CorruptContent: something else than a regular file has its name.
+        """
+        try:
+            info = os.lstat(self.path_of(digest))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"blob {digest}: {error.strerror}") from error
+        if not stat.S_ISREG(info.st_mode):
+            raise CorruptContent(f"blob {digest}: expected a regular file at {self.path_of(digest)!r}")
+        return info.st_size
+
+    def open(self, digest: Digest, *, size: int | None = None) -> int:
+        """A descriptor to read a blob; the caller closes it.
+
+        Raises:
+            NotFound: no such blob.
+            SizeMismatch: it has not `size` bytes.
+            CorruptContent: it is no regular file.
+        """
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            fd = os.open(self.path_of(digest), flags)
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest}: expected it at {self.path_of(digest)!r}, got nothing there") from None
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENXIO}:
+                raise CorruptContent(f"blob {digest}: expected a regular file at {self.path_of(digest)!r}") from error
+            raise StorageError(f"blob {digest}: {error.strerror} ({self.path_of(digest)!r})") from error
+        info = os.fstat(fd)
+        problem: CorruptContent | None = None
+        if not stat.S_ISREG(info.st_mode):
+            problem = CorruptContent(f"blob {digest}: expected a regular file at {self.path_of(digest)!r}")
+        elif size is not None and info.st_size != size:
+            problem = SizeMismatch(f"blob {digest} ({self.path_of(digest)!r})", expected=size, got=info.st_size)
+        if problem is not None:
+            os.close(fd)
+            raise problem
+        return fd
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Whether a blob of the descriptor's digest and size is there."""
+        return self.size(descriptor.digest) == descriptor.size
+
+    def fetch(self, descriptor: Descriptor) -> Reader:
+        """Open a blob; see Fetcher."""
+        fd = self.open(descriptor.digest, size=descriptor.size)
+        return VerifiedReader(FileIO(fd, "rb"), descriptor, subject=f"blob {descriptor.digest}")
+
+    def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
+        """A part of a blob; see RangeReader."""
+        fd = self.open(descriptor.digest, size=descriptor.size)
+        with FileIO(fd, "rb"), storage_errors(f"blob {descriptor.digest}"):
+            return pread_all(fd, offset, length, subject=f"blob {descriptor.digest}")
+
+    def list(self) -> Iterator[tuple[str, os.stat_result]]:
+        """(file name, lstat) of everything in the directory, whatever its name; nothing when there is no directory."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    yield entry.name, entry.stat(follow_symlinks=False)
+
+
+def pread_all(fd: int, offset: int, length: int, *, subject: str) -> bytes:
+    """Exactly `length` bytes at `offset`.
+
+    Raises:
+        SizeMismatch: the file ends before.
+    """
+    data = os.pread(fd, length, offset)
+    while len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            raise SizeMismatch(subject, expected=offset + length, got=offset + len(data))
+        data += more
+    return data

@@ -1,0 +1,84 @@
+"""A disk's content from front to back: as one stream of bytes, or extent by extent into hashers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from casstore.artifact import Artifact
+from casstore.diskmap import DiskMap
+from casstore.extents import Extents
+from casstore.integrity import ContentHasher
+from casstore.pool import default_workers
+from casstore.progress import Meter
+from casstore.spec import MIB
+
+ZEROS = memoryview(bytes(MIB))
+"""1 MiB of zeros."""
+
+
+def plain_bytes(artifact: Artifact, disk: DiskMap, *, workers: int) -> Iterator[memoryview]:
+    """All bytes of `disk` in order, in pieces of at most some MiB."""
+    extents, at = Extents(disk), 0
+    workers = workers or default_workers()
+    with ThreadPoolExecutor(workers, "restore") as pool:
+        for offset, data in artifact.contents(disk, pool, ahead=4 * workers):
+            extents.parts(offset, data)
+            yield from _zeros(offset - at)
+            yield data
+            at = offset + len(data)
+    yield from _zeros(disk.size - at)
+
+
+def _zeros(length: int) -> Iterator[memoryview]:
+    while length > 0:
+        part = ZEROS[: min(length, MIB)]
+        yield part
+        length -= len(part)
+
+
+def hash_disk(artifact: Artifact, disk: DiskMap, hashers: list[ContentHasher], *, workers: int, meter: Meter) -> None:
+    """Feed the content of `disk`, extent by extent, to `hashers`; call their `finish` then.
+
+    Raises:
+        CorruptContent: a frame is damaged.
+    """
+    workers = workers or default_workers()
+    feed = _Feeder(disk, hashers)
+    extents = Extents(disk)
+    with ThreadPoolExecutor(workers, "hash") as pool:
+        for offset, data in artifact.contents(disk, pool, ahead=4 * workers):
+            feed.zeros_until(offset)
+            for start, part in extents.parts(offset, data):
+                feed.zeros_until(start)
+                feed.data(part)
+            meter.add(len(data))
+    feed.zeros_until(disk.size)
+
+
+class _Feeder:
+    """Turns ordered pieces of a disk into whole extents for hashers; missing parts of extents are zeros."""
+
+    def __init__(self, disk: DiskMap, hashers: list[ContentHasher]) -> None:
+        self._extents = iter(disk.extents.tolist())
+        self._hashers = hashers
+        self._at = self._end = 0  # what is left of the current extent
+        self._next()
+
+    def _next(self) -> None:
+        offset, length = next(self._extents, (-1, 0))
+        self._at, self._end = offset, offset + length
+        if length:
+            for hasher in self._hashers:
+                hasher.begin_extent(offset, length)
+
+    def data(self, part: memoryview) -> None:
+        for hasher in self._hashers:
+            hasher.update(part)
+        self._at += len(part)
+        if self._at == self._end:
+            self._next()
+
+    def zeros_until(self, offset: int) -> None:
+        while self._at < min(offset, self._end):
+            self.data(ZEROS[: min(MIB, min(offset, self._end) - self._at)])

@@ -1,0 +1,230 @@
+"""The disk to capture: opened safely, its extents found, its bytes read, and any change while reading noticed.
+
+What a hole is, is taken from SEEK_DATA/SEEK_HOLE only on file systems that are known to tell the truth about them;
+elsewhere (FUSE, network), on block devices and from pipes every byte is read, and all-zero blocks are the holes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from casstore.errors import SourceError
+from casstore.spec import MAX_DISK
+
+Extent = tuple[int, int]
+"""(offset, length) of allocated bytes."""
+
+_BLKGETSIZE64: Final = 0x80081272  # linux/fs.h
+_TRUSTED_HOLES: Final = {  # f_type of statfs(2): file systems that implement SEEK_HOLE themselves, on local data
+    0xEF53,  # ext2, ext3, ext4
+    0x58465342,  # xfs
+    0x9123683E,  # btrfs
+    0x01021994,  # tmpfs
+    0x2FC12FC1,  # zfs
+    0xF2F52010,  # f2fs
+    0xCA451A4E,  # bcachefs
+}
+_EXT_MAGIC: Final = (1024 + 56, b"\x53\xef")
+_QCOW_MAGIC: Final = b"QFI\xfb"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What changes when a file is written to; ctime cannot be set back by its owner."""
+
+    inode: tuple[int, int]
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, fd: int) -> Self:
+        info = os.fstat(fd)
+        return cls((info.st_dev, info.st_ino), info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+class DiskSource:
+    """An open disk. `size` is in bytes, None for a pipe until it was read to its end."""
+
+    def __init__(self, fd: int, subject: str, size: int | None, *, seekable: bool) -> None:
+        self._fd, self.subject, self.size, self._seekable = fd, subject, size, seekable
+        self._stamp = _Stamp.of(fd) if seekable else None
+        self._head = b""
+        self._piped = 0
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, block_device: bool = False) -> Self:
+        """Open a regular file (symlinks are followed, once) or, if asked for, a block device.
+
+        Raises:
+            SourceError: missing, unreadable, or anything else: a directory, FIFO, socket or character device never
+                blocks and is never read.
+        """
+        subject = f"disk {os.fspath(path)!r}"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{subject}: {getattr(error, 'strerror', None) or error}") from error
+        try:
+            return cls(fd, subject, _size(fd, subject, block_device=block_device), seekable=True)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def stream(cls, fd: int, *, subject: str = "disk from standard input") -> Self:
+        """Read a disk from a pipe; `fd` is closed with the source."""
+        return cls(fd, subject, None, seekable=False)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def holes_are_known(self) -> bool:
+        """Whether `extents` may be called; else read all bytes and look for zeros."""
+        if not self._seekable or not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            return False
+        try:
+            os.lseek(self._fd, 0, os.SEEK_HOLE)
+        except OSError as error:
+            return error.errno == errno.ENXIO  # size 0
+        return _filesystem(self._fd) in _TRUSTED_HOLES
+
+    def extents(self) -> Iterator[Extent]:
+        """The allocated ranges, in order, never adjacent, clipped to the size."""
+        size, at = self.size or 0, 0
+        while at < size:
+            try:
+                start = os.lseek(self._fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise SourceError(f"{self.subject}: finding data: {error.strerror}") from error
+            at = min(os.lseek(self._fd, start, os.SEEK_HOLE), size)
+            if start >= size or at <= start:
+                return
+            yield start, at - start
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` with the disk's bytes from `offset`; returns how many there were (fewer at a pipe's end only).
+
+        A pipe is read in order: `offset` must be where the last read ended.
+
+        Raises:
+            SourceError: an I/O error, or the disk is shorter than it was when it was opened.
+        """
+        filled = 0
+        while filled < len(buffer):
+            try:
+                if self._seekable:
+                    count = os.preadv(self._fd, [buffer[filled:]], offset + filled)
+                else:
+                    count = self._read_pipe(buffer[filled:])
+            except OSError as error:
+                raise SourceError(f"{self.subject}: reading at byte {offset + filled}: {error.strerror}") from error
+            if count == 0:
+                break
+            filled += count
+        if self._seekable and filled < len(buffer):
+            raise SourceError(
+                f"{self.subject}: expected {self.size} bytes, got {offset + filled}: it was truncated while it was"
+                " read; stop whatever writes to it and capture again"
+            )
+        return filled
+
+    def _read_pipe(self, buffer: memoryview) -> int:
+        if self._head:
+            count = min(len(self._head), len(buffer))
+            buffer[:count] = self._head[:count]
+            self._head = self._head[count:]
+        else:
+            count = os.readv(self._fd, [buffer])
+        self._piped += count
+        return count
+
+    def head(self, length: int = 4096) -> bytes:
+        """The first bytes, without consuming them: at most `length`, fewer when the disk is shorter."""
+        if self._seekable:
+            return os.pread(self._fd, length, 0)
+        while len(self._head) < length and self._piped == 0:
+            part = os.read(self._fd, length - len(self._head))
+            if not part:
+                break
+            self._head += part
+        return self._head
+
+    def check_unchanged(self) -> None:
+        """Raise SourceError if the disk changed since it was opened: size, mtime or ctime, or is another file now."""
+        if self._stamp is None:
+            return
+        now = _Stamp.of(self._fd)
+        if now != self._stamp:
+            what = "size" if now.size != self._stamp.size else "content or attributes"
+            raise SourceError(
+                f"{self.subject}: its {what} changed while it was read: expected {self._stamp.size} bytes of"
+                f" {self._stamp.mtime_ns} ns, got {now.size} bytes of {now.mtime_ns} ns; stop whatever writes to it"
+                " and capture again"
+            )
+
+
+def _size(fd: int, subject: str, *, block_device: bool) -> int:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        size = os.fstat(fd).st_size
+    elif stat.S_ISBLK(mode):
+        if not block_device:
+            raise SourceError(f"{subject}: expected a regular file, got a block device; ask for it with --block-device")
+        size = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, b"\0" * 8))[0]
+    else:
+        kinds = {
+            stat.S_IFDIR: "directory",
+            stat.S_IFIFO: "FIFO",
+            stat.S_IFSOCK: "socket",
+            stat.S_IFCHR: "character device",
+        }
+        got = kinds.get(stat.S_IFMT(mode), "special file")
+        raise SourceError(
+            f"{subject}: expected a regular file, got a {got}; give the disk image itself, or - for a pipe"
+        )
+    if size > MAX_DISK:
+        raise SourceError(f"{subject}: expected at most {MAX_DISK} bytes, got {size}")
+    return size
+
+
+def _filesystem(fd: int) -> int:
+    """f_type of statfs(2): the magic number of the file system, 0 where it cannot be found out."""
+    buffer = ctypes.create_string_buffer(256)
+    if ctypes.CDLL(None).fstatfs(fd, buffer) != 0:
+        return 0
+    # f_type is the first member, a long (on s390x an int): its low 32 bits are the magic number.
+    return int(struct.unpack_from("l", buffer.raw)[0]) & 0xFFFFFFFF
+
+
+def filesystem_type(head: bytes) -> str:
+    """The seed's `fstype` by superblock magic, from a disk's first 4 KiB: "ext4" (for ext2 to ext4) or "unknown"."""
+    at, magic = _EXT_MAGIC
+    if head[at : at + 2] == magic:
+        return "ext4"
+    return {b"XFSB": "xfs"}.get(head[:4], "unknown")
+
+
+def is_qcow2(head: bytes) -> bool:
+    """Whether a disk's first bytes are those of a QEMU copy-on-write image."""
+    return head[:4] == _QCOW_MAGIC

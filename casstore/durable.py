@@ -1,0 +1,246 @@
+"""The only module that syncs, renames, links and locks. What it promises is what the store promises.
+
+    a file is written     under a temporary name, synced, and only then renamed to its own name
+    a name is durable     when its directory was synced after the rename
+    a name is new         when link(2) made it: of two that want it one gets EEXIST
+    a lock                is flock(2): it dies with its process, whatever happens to that
+
+Durability.NONE leaves out every sync: after a power cut a store may then have lost or torn what was written last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from enum import Enum
+from typing import Self
+
+from casstore.errors import AlreadyExists, StorageError, StoreLocked, storage_errors
+
+DIRECTORY_MODE = 0o755
+_POLL_FIRST, _POLL_MOST = 0.002, 0.1  # seconds between attempts for a lock
+
+
+class Durability(Enum):
+    """Whether what was reported as done survives a power cut."""
+
+    FULL = "full"
+    NONE = "none"
+
+    def sync_file(self, fd: int) -> None:
+        """Write a file's data and metadata to the disk. An error is final: the kernel drops what it could not write."""
+        if self is Durability.FULL:
+            os.fsync(fd)
+
+    def sync_directory(self, path: str) -> None:
+        """Write a directory's names to the disk."""
+        if self is Durability.FULL:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def make_directories(path: str, durability: Durability = Durability.FULL) -> None:
+    """Make `path` and its missing parents, and their names durable."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path) or "."
+    for directory in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, DIRECTORY_MODE)
+        durability.sync_directory(os.path.dirname(directory) or ".")
+
+
+def replace_file(path: str, data: bytes, *, mode: int, durability: Durability = Durability.FULL) -> None:
+    """Let `path` hold `data`, atomically: at any moment it is the old file or the new one.
+
+    Raises:
+        StorageError: the file system refused; the old file is untouched.
+    """
+    temporary = temporary_beside(path)
+    with storage_errors(f"writing {path!r}"):
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                write_all(fd, data)
+                os.fchmod(fd, mode)
+                durability.sync_file(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        durability.sync_directory(os.path.dirname(path) or ".")
+
+
+def temporary_beside(path: str) -> str:
+    """An unused hidden name in the directory of `path`."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of `data`, however often write(2) takes only a part."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def publish(temporary: str, path: str, *, replace: bool, durability: Durability) -> None:
+    """Give a finished file or symlink its own name: durable when this returns.
+
+    Raises:
+        AlreadyExists: the name is taken and `replace` is not set; of several at once exactly one gets it.
+    """
+    if replace:
+        os.rename(temporary, path)
+    else:
+        try:
+            os.link(temporary, path, follow_symlinks=False)
+        except FileExistsError:
+            raise AlreadyExists(f"{path!r} exists already; choose another name, or force") from None
+        os.unlink(temporary)
+    durability.sync_directory(os.path.dirname(path) or ".")
+
+
+def move(source: str, destination: str) -> None:
+    """Rename within one file system; an existing file is replaced. Durable only after the directory is synced."""
+    os.rename(source, destination)
+
+
+class Lock:
+    """A held flock(2) on a file. Released by `release`, by leaving the `with`, or by the end of the process."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def fd(self) -> int:
+        """The locked file's descriptor."""
+        return self._fd
+
+    def release(self) -> None:
+        """Unlock and close."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def try_lock(path: str, *, shared: bool = False, create: bool = True) -> Lock | None:
+    """Lock `path` now, or return None when somebody else holds it.
+
+    Raises:
+        StoreLocked: the file system cannot lock.
+        FileNotFoundError: no such file, and `create` is not set.
+    """
+    access = os.O_RDONLY if os.path.isdir(path) else os.O_RDWR | (os.O_CREAT if create else 0)
+    fd = os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError as error:
+        os.close(fd)
+        if error.errno in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
+            raise StoreLocked(
+                f"{path!r}: this file system cannot lock files ({error.strerror}); without locks a store is not safe:"
+                " move it to a local file system"
+            ) from error
+        raise
+    return Lock(fd)
+
+
+def lock(path: str, *, shared: bool = False, wait: float) -> Lock:
+    """Lock file `path` (made when missing) or directory `path`, waiting at most `wait` seconds.
+
+    Raises:
+        StoreLocked: still held by another process, or the file system cannot lock.
+    """
+    deadline, pause = time.monotonic() + wait, _POLL_FIRST
+    while True:
+        held = try_lock(path, shared=shared)
+        if held is not None:
+            return held
+        if time.monotonic() >= deadline:
+            raise StoreLocked(f"{path!r}: held by another process for more than {wait:g} s; try again, or wait longer")
+        time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
+        pause = min(pause * 2, _POLL_MOST)
+
+
+@contextlib.contextmanager
+def new_file(path: str, *, replace: bool, durability: Durability) -> Iterator[int]:
+    """A descriptor to write a file that gets its name only when the block ends without an error.
+
+    Raises:
+        AlreadyExists: the name is taken and `replace` is not set; checked before and after the block.
+        StorageError: the file system refused.
+    """
+    if not replace and os.path.lexists(path):
+        raise AlreadyExists(f"{path!r} exists already; choose another name, or force with -f")
+    temporary = temporary_beside(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with storage_errors(f"writing {path!r}"):
+        fd = os.open(temporary, flags, 0o644)
+    try:
+        try:
+            yield fd
+            with storage_errors(f"writing {path!r}"):
+                durability.sync_file(fd)
+        finally:
+            os.close(fd)
+        with storage_errors(f"writing {path!r}"):
+            publish(temporary, path, replace=replace, durability=durability)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def check_writable(path: str) -> None:
+    """Raise StorageError unless this process may write in directory `path`, on a file system that is not read-only."""
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StorageError(f"{path!r}: no permission to write, or a read-only file system")
+
+
+def publish_directory(temporary: str, path: str, *, replace: bool, durability: Durability) -> None:
+    """Give a finished directory its own name: durable when this returns.
+
+    What was there before is moved away first and then removed, so with `replace` there is a moment without either.
+
+    Raises:
+        AlreadyExists: the name is taken and `replace` is not set.
+    """
+    old = temporary_beside(path)
+    if replace and os.path.lexists(path):
+        os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError as error:
+        if os.path.lexists(old):
+            os.rename(old, path)
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            raise AlreadyExists(f"{path!r} exists already; choose another place, or force with -f") from None
+        raise
+    durability.sync_directory(os.path.dirname(path) or ".")
+    if os.path.isdir(old) and not os.path.islink(old):
+        shutil.rmtree(old, ignore_errors=True)
+    elif os.path.lexists(old):
+        os.unlink(old)

@@ -1,0 +1,66 @@
+"""A disk's extents, for cutting ranges of the disk along them. All bytes of a disk outside of its extents are zero."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from casstore.diskmap import DiskMap
+from casstore.errors import CorruptContent
+
+
+class Extents:
+    """A disk's extents, for cutting pieces of the disk along them."""
+
+    def __init__(self, disk: DiskMap) -> None:
+        self._starts: list[int] = disk.extents[:, 0].tolist()
+        self._ends: list[int] = disk.extents.sum(axis=1).tolist()
+        self._edges = disk.extents
+
+    def within(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """(offset, length) of the allocated parts of a range of the disk."""
+        end = offset + length
+        n = max(bisect_right(self._starts, offset) - 1, 0)
+        while n < len(self._starts) and self._starts[n] < end:
+            a, b = max(offset, self._starts[n]), min(end, self._ends[n])
+            if a < b:
+                yield a, b - a
+            n += 1
+
+    def parts(self, offset: int, data: memoryview) -> list[tuple[int, memoryview]]:
+        """The allocated parts of a chunk.
+
+        Raises:
+            CorruptContent: what lies outside the extents is not zero.
+        """
+        inside = list(self.within(offset, len(data)))
+        if len(inside) == 1 and inside[0] == (offset, len(data)):
+            return [(offset, data)]
+        edges = [offset, *(edge for a, length in inside for edge in (a, a + length)), offset + len(data)]
+        for a, b in list(pairwise(edges))[::2]:
+            if np.frombuffer(data[a - offset : b - offset], np.uint8).any():
+                raise CorruptContent(f"the disk's bytes {a} to {b}: expected zeros outside of its extents, got others")
+        return [(a, data[a - offset : a - offset + length]) for a, length in inside]
+
+    def stick_out(self, offset: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of the ranges are not wholly allocated."""
+        sticking: npt.NDArray[np.bool_] = (
+            self._allocated_before(offset + length) - self._allocated_before(offset) < length
+        )
+        return sticking
+
+    def _allocated_before(self, position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Allocated bytes before each position."""
+        if not len(self._edges):
+            return np.zeros(len(position), np.int64)
+        starts, lengths = self._edges[:, 0], self._edges[:, 1]
+        n = np.searchsorted(starts, position, side="right")
+        before = np.concatenate([[0], np.cumsum(lengths)])
+        last = np.maximum(n - 1, 0)
+        inside = np.clip(position - starts[last], 0, lengths[last])
+        allocated: npt.NDArray[np.int64] = np.where(n > 0, before[last] + inside, 0)
+        return allocated

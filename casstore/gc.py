@@ -1,0 +1,174 @@
+"""Garbage collection: mark from the roots, rename what is not reached into trash/, unlink it there.
+
+Roots are the refs, the entries of index.json that other tools added, and the leases of running operations. What takes
+time (walking the manifests) happens before the store's lock is taken; under the lock the roots are read again, the
+little that is new is walked, and garbage is renamed. Unlinking happens after. An interrupted gc is
+finished by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+
+from casstore import spec
+from casstore.digest import Digest
+from casstore.durable import move
+from casstore.errors import CorruptContent, DocumentError, InvalidDigest, storage_errors
+from casstore.jsondoc import load_object
+from casstore.oci import Descriptor
+from casstore.operation import live_leases
+from casstore.storedir import StoreDirectory
+from casstore.streams import fetch_all
+
+_MAX_DEPTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """What gc removed, or with `dry_run` would remove. Sizes in bytes."""
+
+    dry_run: bool
+    removed: tuple[Digest, ...]
+    freed: int
+    kept: int
+    """Blobs that stay."""
+    foreign: int
+    """Entries of index.json that another tool added; what they reach is kept."""
+    unknown: tuple[str, ...]
+    """Files in blobs/ that are no blobs; never touched."""
+    dead_operations: int
+
+
+def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
+    """Remove every blob that nothing needs.
+
+    Raises:
+        CorruptContent: a manifest that a root names is damaged: what it needs cannot be known.
+        StoreLocked: another process does not let go of the store.
+        StorageError: the file system refused.
+    """
+    marker = _Marker(store)
+    marker.mark_roots()
+    with store.exclusive():
+        reached = marker.mark_roots()
+        leased, dead = live_leases(store.tmp)
+        reached |= leased
+        garbage: list[tuple[Digest, int]] = []
+        unknown: list[str] = []
+        kept = 0
+        for name, info in store.blobs.list():
+            try:
+                digest = Digest.parse(f"sha256:{name}")
+            except InvalidDigest:
+                unknown.append(name)
+                continue
+            if digest in reached:
+                kept += 1
+            else:
+                garbage.append((digest, info.st_size))
+        if not dry_run:
+            _set_aside(store, [digest for digest, _ in garbage], dead)
+    if not dry_run:
+        _empty_trash(store)
+    return GcReport(
+        dry_run=dry_run,
+        removed=tuple(sorted(digest for digest, _ in garbage)),
+        freed=sum(size for _, size in garbage),
+        kept=kept,
+        foreign=len(store.foreign_entries()),
+        unknown=tuple(sorted(unknown)),
+        dead_operations=len(dead),
+    )
+
+
+class _Marker:
+    """Finds what is reached, and remembers the children of manifests it has read: content never changes."""
+
+    def __init__(self, store: StoreDirectory) -> None:
+        self._store = store
+        self._children: dict[Digest, list[Digest]] = {}
+
+    def mark_roots(self) -> set[Digest]:
+        """Everything that refs and foreign entries reach."""
+        refs, _ = self._store.read_refs()
+        todo = [(digest, 0) for digest in refs.values()]
+        for entry in self._store.foreign_entries():
+            with contextlib.suppress(InvalidDigest):
+                todo.append((Digest.parse(entry["digest"]), 0))
+        reached: set[Digest] = set()
+        while todo:
+            digest, depth = todo.pop()
+            if digest not in reached:
+                reached.add(digest)
+                if depth < _MAX_DEPTH:
+                    todo += [(child, depth + 1) for child in self._of(digest, root=depth == 0)]
+        return reached
+
+    def _of(self, digest: Digest, *, root: bool) -> list[Digest]:
+        """What a blob names, if it is a manifest. Other blobs name nothing; they are told by their first byte."""
+        if digest not in self._children:
+            self._children[digest] = self._read(digest) if root or self._may_be_manifest(digest) else []
+        return self._children[digest]
+
+    def _may_be_manifest(self, digest: Digest) -> bool:
+        size = self._store.blobs.size(digest)
+        if size is None or not 0 < size <= spec.MAX_MANIFEST:
+            return False
+        blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+        return self._store.blobs.read_range(blob, 0, 1) == b"{"
+
+    def _read(self, digest: Digest) -> list[Digest]:
+        size = self._store.blobs.size(digest)
+        if size is None:
+            return []
+        blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+        try:
+            raw = fetch_all(self._store.blobs, blob, limit=spec.MAX_MANIFEST)
+        except CorruptContent as error:
+            raise CorruptContent(
+                f"{error}; gc cannot know what it needs: remove its names, or pull the snapshot again"
+            ) from error
+        try:
+            document = load_object(raw, subject=str(digest), limit=spec.MAX_MANIFEST)
+        except DocumentError:
+            return []
+        found: list[Digest] = []
+        for part in [
+            document.get("config"),
+            document.get("subject"),
+            *_list(document.get("layers")),
+            *_list(document.get("manifests")),
+            *_list(document.get("blobs")),
+        ]:
+            if isinstance(part, dict):
+                with contextlib.suppress(InvalidDigest):
+                    found.append(Digest.parse(part.get("digest")))
+        return found
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _set_aside(store: StoreDirectory, garbage: list[Digest], dead: list[str]) -> None:
+    """Under the lock: take the names away. A rename needs no space, so a full disk does not stop it."""
+    with storage_errors("collecting garbage"):
+        os.makedirs(store.trash, exist_ok=True)
+        for digest in garbage:
+            move(store.blobs.path_of(digest), os.path.join(store.trash, digest.hex))
+        for path in dead:
+            move(path, os.path.join(store.trash, os.path.basename(path)))
+
+
+def _empty_trash(store: StoreDirectory) -> None:
+    with storage_errors("emptying the trash"):
+        for name in os.listdir(store.trash):
+            path = os.path.join(store.trash, name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)

@@ -1,0 +1,187 @@
+"""A running operation: `op-<id>/` with its lease and what it has staged.
+
+    op-<id>/lease      flocked while the operation runs; lists the blobs that it relies on, one `sha256:<hex>` a line
+    op-<id>/<64 hex>   a finished blob, synced, waiting for the commit
+    op-<id>/new-<n>    a blob being written
+
+Whoever finds an op- directory whose lease is not locked may remove it: its process is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+from casstore import durable
+from casstore.blobs import BlobDirectory
+from casstore.content import Fetcher
+from casstore.digest import Digest
+from casstore.durable import Durability
+from casstore.errors import InvalidDigest, storage_errors
+from casstore.frame import Buffer
+from casstore.oci import Descriptor
+from casstore.streams import COPY_CHUNK
+
+_LEASE = "lease"
+_PREFIX = "op-"
+
+
+class StagedBlob:
+    """A blob being written; see capture.BlobWriter. Dropped unless finished."""
+
+    def __init__(self, operation: Operation, path: str) -> None:
+        self._operation, self._path = operation, path
+        self._hash = hashlib.sha256()
+        self._size = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with storage_errors("staging a blob"):
+            self._fd = os.open(path, flags, 0o600)
+
+    def write(self, data: Buffer) -> None:
+        """Append all of `data`."""
+        self._hash.update(data)
+        self._size += len(data)
+        with storage_errors("staging a blob"):
+            durable.write_all(self._fd, data)
+
+    def finish(self, media_type: str) -> Descriptor:
+        """Sync the blob and stage it under its digest."""
+        digest = Digest(self._hash.hexdigest())
+        with storage_errors(f"staging blob {digest}"):
+            os.fchmod(self._fd, 0o444)
+            self._operation.durability.sync_file(self._fd)
+            self.close()
+            durable.move(self._path, self._operation.staged.path_of(digest))
+        return Descriptor(media_type=media_type, digest=digest, size=self._size)
+
+    def close(self) -> None:
+        """Close the file; what was written of an unfinished blob goes with the operation."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Operation:
+    """An op- directory in `parent`, held by this process until `close`."""
+
+    def __init__(self, parent: str, durability: Durability) -> None:
+        self.durability = durability
+        with storage_errors("starting an operation"):
+            durable.make_directories(parent, Durability.NONE)
+            self.path = os.path.join(parent, _PREFIX + secrets.token_hex(8))
+            os.mkdir(self.path, durable.DIRECTORY_MODE)
+            lease = durable.try_lock(os.path.join(self.path, _LEASE))
+        if lease is None:
+            raise AssertionError("a lease that was just made is locked")
+        self._lease = lease
+        self.staged = BlobDirectory(self.path)
+        self._count = 0
+        self._mutex = threading.Lock()
+        self._leased: set[Digest] = set()
+
+    def rely_on(self, digests: Iterable[Digest]) -> None:
+        """Add blobs to the lease: gc keeps them while the operation runs. Call with the store's lock held."""
+        with self._mutex:
+            fresh = [digest for digest in dict.fromkeys(digests) if digest not in self._leased]
+            if fresh:
+                with storage_errors("writing a lease"):
+                    durable.write_all(self._lease.fd, "".join(f"{digest}\n" for digest in fresh).encode())
+                self._leased.update(fresh)
+
+    @property
+    def leased(self) -> frozenset[Digest]:
+        """The blobs in the lease."""
+        return frozenset(self._leased)
+
+    def new_blob(self) -> StagedBlob:
+        """Start a blob."""
+        with self._mutex:
+            self._count += 1
+            count = self._count
+        return StagedBlob(self, os.path.join(self.path, f"new-{count}"))
+
+    def add(self, data: bytes, media_type: str) -> Descriptor:
+        """Stage a small blob."""
+        blob = self.new_blob()
+        blob.write(data)
+        return blob.finish(media_type)
+
+    def receive(self, descriptor: Descriptor, source: Fetcher) -> None:
+        """Stage the content that `source` has for `descriptor`, verified on the way.
+
+        Raises:
+            NotFound, SizeMismatch, DigestMismatch, RegistryError: as the source; nothing stays staged then.
+            StorageError: the blob cannot be written.
+        """
+        blob = self.new_blob()
+        try:
+            with source.fetch(descriptor) as reader:
+                while part := reader.read(COPY_CHUNK):
+                    blob.write(part)
+            blob.finish(descriptor.media_type)
+        finally:
+            blob.close()
+
+    def move_to(self, blobs: BlobDirectory) -> list[Digest]:
+        """Rename everything staged to its place, and make that durable. A file of the wrong size there is replaced."""
+        moved = []
+        with storage_errors("storing blobs"):
+            for digest in self.digests():
+                durable.move(self.staged.path_of(digest), blobs.path_of(digest))
+                moved.append(digest)
+            self.durability.sync_directory(blobs.path)
+        return moved
+
+    def digests(self) -> list[Digest]:
+        """What is staged and finished."""
+        return sorted(_blob_names(os.listdir(self.path)))
+
+    def close(self) -> None:
+        """End the operation: whatever is still staged is dropped."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lease.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _blob_names(names: Iterable[str]) -> Iterator[Digest]:
+    for name in names:
+        with contextlib.suppress(InvalidDigest):
+            yield Digest.parse(f"sha256:{name}")
+
+
+def live_leases(parent: str) -> tuple[set[Digest], list[str]]:
+    """The blobs in the leases of running operations, and the paths of the op- directories of dead ones.
+
+    Call with the store's lock held exclusively, so that nobody is starting an operation or adding to a lease.
+    """
+    held: set[Digest] = set()
+    dead: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(parent)):
+            if not name.startswith(_PREFIX):
+                continue
+            path = os.path.join(parent, name)
+            lease = os.path.join(path, _LEASE)
+            try:
+                probe = durable.try_lock(lease, create=False)
+            except FileNotFoundError:
+                dead.append(path)
+                continue
+            if probe is None:
+                with contextlib.suppress(FileNotFoundError), open(lease, encoding="ascii", errors="replace") as lines:
+                    held.update(_blob_names(line.strip().removeprefix("sha256:") for line in lines))
+            else:
+                probe.release()
+                dead.append(path)
+    return held, dead

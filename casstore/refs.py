@@ -1,0 +1,119 @@
+"""Refs: `refs/<name>` is a symlink `../blobs/sha256/<64 hex>`, and the only truth about what a store holds.
+
+A target is read as text and must match that form; it is never followed. So a ref that somebody pointed at /etc/passwd,
+or replaced by a file, is reported as broken and hurts nothing else. The callers hold refs.lock around every change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from dataclasses import dataclass
+
+from casstore import durable
+from casstore.digest import Digest
+from casstore.durable import Durability
+from casstore.errors import AlreadyExists, InvalidName, NotFound, storage_errors
+from casstore.names import SnapshotName, is_reserved, parse_name
+
+_TARGET = re.compile(r"\.\./blobs/sha256/([0-9a-f]{64})\Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BrokenRef:
+    """Something in refs/ that is no ref, or a ref that leads to nothing usable, and why."""
+
+    name: str
+    problem: str
+
+
+class Refs:
+    """The refs in directory `path`; removed ones go to `trash`."""
+
+    def __init__(self, path: str, trash: str, durability: Durability) -> None:
+        self.path, self._trash, self._durability = path, trash, durability
+
+    def read_all(self) -> tuple[dict[SnapshotName, Digest], list[BrokenRef]]:
+        """Every ref, sorted by name, and what is wrong with the others."""
+        refs: dict[SnapshotName, Digest] = {}
+        broken: list[BrokenRef] = []
+        with storage_errors("reading the refs"):
+            names = sorted(os.listdir(self.path))
+        for name in names:
+            if name.startswith("."):
+                continue  # a symlink on its way to its name, or left by a crash
+            try:
+                refs[parse_name(name)] = self._read(name)
+            except InvalidName:
+                if not is_reserved(name):
+                    broken.append(BrokenRef(name, "this is not a snapshot's name"))
+            except _NotARef as error:
+                broken.append(BrokenRef(name, str(error)))
+            except FileNotFoundError:
+                pass  # removed since the directory was read
+        return refs, broken
+
+    def _read(self, name: str) -> Digest:
+        try:
+            target = os.readlink(os.path.join(self.path, name))
+        except FileNotFoundError:
+            raise
+        except OSError:
+            raise _NotARef("expected a symlink, got something else") from None
+        match = _TARGET.match(target)
+        if match is None:
+            raise _NotARef(f"expected a symlink to ../blobs/sha256/<64 hex>, got one to {ascii(target[:200])}")
+        return Digest(match[1])
+
+    def get(self, name: SnapshotName) -> Digest | None:
+        """What `name` stands for; None when there is no such ref, or it is broken."""
+        try:
+            return self._read(name)
+        except (FileNotFoundError, _NotARef):
+            return None
+
+    def set(self, name: SnapshotName, digest: Digest, *, force: bool) -> None:
+        """Let `name` stand for `digest`, durably.
+
+        Raises:
+            AlreadyExists: it stands for another digest, and `force` is not set.
+        """
+        current = self.get(name)
+        if current == digest:
+            self._durability.sync_directory(self.path)
+            return
+        path = os.path.join(self.path, name)
+        if not force and os.path.lexists(path):
+            raise AlreadyExists(
+                f"snapshot {name}: expected a free name, got one that stands for {current or 'a broken ref'};"
+                " choose another name, or force with -f"
+            )
+        temporary = durable.temporary_beside(path)
+        with storage_errors(f"writing ref {name}"):
+            try:
+                os.symlink(f"../blobs/sha256/{digest.hex}", temporary)
+                durable.publish(temporary, path, replace=force, durability=self._durability)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                raise
+
+    def remove(self, name: str) -> None:
+        """Move a ref, broken or not, to the trash.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with storage_errors(f"removing ref {name}"):
+            durable.make_directories(self._trash, self._durability)
+            try:
+                durable.move(os.path.join(self.path, name), os.path.join(self._trash, f"{name}@{time.time_ns()}"))
+            except FileNotFoundError:
+                raise NotFound(f"snapshot {name}: there is no such name") from None
+            self._durability.sync_directory(self.path)
+
+
+class _NotARef(Exception):
+    """The text says what is wrong with it."""

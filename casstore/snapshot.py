@@ -1,0 +1,449 @@
+"""A snapshot as the library's users see it, and what they say to make one.
+
+The names are those of microsandbox's snapshots, with two identities side by side: `digest` is the artifact's, the same
+here and in every registry; `id` is the snapshot manifest's, what microsandbox calls digest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, Self
+
+from casstore import durable
+from casstore.artifact import Artifact, load_documents
+from casstore.content import Fetcher, RangeReader
+from casstore.create import SCRATCH, Created, Description
+from casstore.digest import Digest
+from casstore.disk import DiskSource
+from casstore.durable import Durability
+from casstore.errors import AlreadyExists, DocumentError, UsageError
+from casstore.frame import Buffer
+from casstore.manifest import MANIFEST_FILENAME, ImageRef, Manifest, SnapshotFormat
+from casstore.oci import ArtifactManifest, Descriptor
+from casstore.progress import Meter, Progress, silent
+from casstore.restore import restore_file, restore_stream
+from casstore.verify import VerifyReport, verify
+
+if TYPE_CHECKING:
+    from casstore.catalog import Entry
+
+
+class Blobs(RangeReader, Fetcher, Protocol):
+    """Where a snapshot's blobs are read from."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskInput:
+    """The disk to capture: the file or block device `path`, or what comes through the descriptor `fd`."""
+
+    path: str | None = None
+    fd: int | None = None
+    block_device: bool = False
+
+    def open(self) -> DiskSource:
+        """Open it; see DiskSource."""
+        if (self.path is None) == (self.fd is None):
+            raise UsageError("disk: expected either a path or a descriptor")
+        if self.fd is not None:
+            return DiskSource.stream(self.fd)
+        return DiskSource.open(self.path or "", block_device=self.block_device)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDestination:
+    """Where a new snapshot goes: under a name in the store, or as a directory of its own at a path."""
+
+    name: str | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.path is None):
+            raise UsageError("snapshot destination: expected either a name or a path")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotConfig:
+    """What to capture, and how to describe it."""
+
+    source: DiskInput
+    destination: SnapshotDestination
+    labels: tuple[tuple[str, str], ...] = ()
+    """The last one of equal keys counts."""
+    force: bool = False
+    """Take over a name or path that is in use."""
+    record_integrity: str | None = None
+    """sha256, sparse, sparse-zero or blake3-merkle; None records nothing."""
+    image: ImageRef = SCRATCH
+    parent: str | None = None
+    """Name, digest or id of a snapshot in the store."""
+    source_sandbox: str | None = None
+    disk_name: str | None = None
+
+    def description(self, parent_id: str | None) -> Description:
+        """As `create.build` wants it, with the parent's id."""
+        return Description(
+            image=self.image,
+            parent=parent_id,
+            labels=self.labels,
+            source_sandbox=self.source_sandbox,
+            integrity=self.record_integrity,
+            disk_name=self.disk_name,
+        )
+
+
+class _Creator(Protocol):
+    def create(self, config: SnapshotConfig, /) -> Snapshot: ...
+
+
+class SnapshotBuilder:
+    """Builds a SnapshotConfig step by step. Every step returns the builder."""
+
+    def __init__(self, source: DiskInput | str | os.PathLike[str]) -> None:
+        self._source = source if isinstance(source, DiskInput) else DiskInput(path=os.fspath(source))
+        self._destination: SnapshotDestination | None = None
+        self._labels: list[tuple[str, str]] = []
+        self._force = False
+        self._integrity: str | None = None
+        self._image = SCRATCH
+        self._parent: str | None = None
+        self._sandbox: str | None = None
+
+    def destination(self, destination: SnapshotDestination) -> Self:
+        """Where the snapshot goes."""
+        self._destination = destination
+        return self
+
+    def name(self, name: str) -> Self:
+        """Put the snapshot into the store, under `name`."""
+        return self.destination(SnapshotDestination(name=name))
+
+    def path(self, path: str | os.PathLike[str]) -> Self:
+        """Make the snapshot a directory of its own at `path`: an OCI layout."""
+        return self.destination(SnapshotDestination(path=os.fspath(path)))
+
+    def label(self, key: str, value: str) -> Self:
+        """Add a label."""
+        self._labels.append((key, value))
+        return self
+
+    def labels(self, labels: Mapping[str, str] | Iterable[tuple[str, str]]) -> Self:
+        """Add labels."""
+        self._labels += labels.items() if isinstance(labels, Mapping) else labels
+        return self
+
+    def force(self) -> Self:
+        """Take over a name or path that is in use."""
+        self._force = True
+        return self
+
+    def record_integrity(self, algorithm: str = "sha256") -> Self:
+        """Record a digest of the disk's content in the snapshot manifest."""
+        self._integrity = algorithm
+        return self
+
+    def image(self, ref: str, manifest_digest: str) -> Self:
+        """The OCI image that the disk was made from."""
+        self._image = ImageRef(ref=ref, manifest_digest=manifest_digest)
+        return self
+
+    def parent(self, selector: str) -> Self:
+        """The snapshot that this one comes from."""
+        self._parent = selector
+        return self
+
+    def source_sandbox(self, name: str) -> Self:
+        """The sandbox whose disk it is."""
+        self._sandbox = name
+        return self
+
+    def build(self) -> SnapshotConfig:
+        """The finished configuration.
+
+        Raises:
+            UsageError: no destination was given.
+        """
+        if self._destination is None:
+            raise UsageError("snapshot builder: expected a destination; call .name() or .path()")
+        return SnapshotConfig(
+            source=self._source,
+            destination=self._destination,
+            labels=tuple(self._labels),
+            force=self._force,
+            record_integrity=self._integrity,
+            image=self._image,
+            parent=self._parent,
+            source_sandbox=self._sandbox,
+        )
+
+    def create(self, store: _Creator) -> Snapshot:
+        """Create the snapshot in `store`."""
+        return store.create(self.build())
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot whose documents were read. Its disk's content is read when it is verified or restored."""
+
+    path: str
+    """STORE/refs/NAME, or the directory of its own OCI layout."""
+    artifact_manifest: ArtifactManifest
+    manifest: Manifest
+    blobs: Blobs
+    rely: Callable[[Mapping[Digest, int]], AbstractContextManager[None]]
+    """Keeps blobs (digest -> bytes) from being collected while they are read."""
+    names: tuple[str, ...] = ()
+    cost: Created | None = None
+    """What it cost, when it was just created."""
+
+    @staticmethod
+    def builder(source: DiskInput | str | os.PathLike[str]) -> SnapshotBuilder:
+        """Start to configure a new snapshot of a disk."""
+        return SnapshotBuilder(source)
+
+    @classmethod
+    def read(
+        cls,
+        path: str,
+        blobs: Blobs,
+        root: Descriptor,
+        rely: Callable[[Mapping[Digest, int]], AbstractContextManager[None]],
+        names: Iterable[str] = (),
+    ) -> Self:
+        """Read a snapshot's documents.
+
+        Raises:
+            NotFound, CorruptContent: as `load_documents`.
+        """
+        artifact_manifest, manifest = load_documents(blobs, root)
+        return cls(path, artifact_manifest, manifest, blobs, rely, tuple(names))
+
+    @property
+    def root(self) -> Descriptor:
+        """The artifact manifest's descriptor."""
+        return self.artifact_manifest.descriptor
+
+    @property
+    def digest(self) -> Digest:
+        """sha256 of the artifact manifest: the identity here and in every registry."""
+        return self.root.digest
+
+    @property
+    def id(self) -> Digest:
+        """sha256 of the snapshot manifest's canonical bytes: the identity that microsandbox prints."""
+        return self.manifest.id
+
+    @property
+    def size_bytes(self) -> int:
+        """Apparent bytes of the disk."""
+        return self.manifest.upper.size_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all its blobs, shared ones included."""
+        blobs = {blob.digest: blob.size for blob in self.artifact_manifest.children}
+        return sum(blobs.values()) + self.root.size
+
+    @property
+    def image_ref(self) -> str:
+        """The image that the disk was made from."""
+        return self.manifest.image.ref
+
+    @property
+    def image_manifest_digest(self) -> str:
+        """The digest that pins the image."""
+        return self.manifest.image.manifest_digest
+
+    @property
+    def format(self) -> SnapshotFormat:
+        """The disk's format."""
+        return self.manifest.format
+
+    @property
+    def fstype(self) -> str:
+        """The disk's file system."""
+        return self.manifest.fstype
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the snapshot that this one comes from."""
+        return self.manifest.parent
+
+    @property
+    def created_at(self) -> str:
+        """When it was captured, as recorded."""
+        return self.manifest.created_at
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels."""
+        return self.manifest.labels
+
+    @property
+    def source_sandbox(self) -> str | None:
+        """The sandbox whose disk it is."""
+        return self.manifest.source_sandbox
+
+    def _relying(self) -> AbstractContextManager[None]:
+        wanted = {blob.digest: blob.size for blob in self.artifact_manifest.children}
+        return self.rely({**wanted, self.digest: self.root.size})
+
+    def artifact(self) -> Artifact:
+        """All its documents, to read the disk's content with. Nothing keeps the blobs from being collected."""
+        return Artifact.load(self.blobs, self.root)
+
+    def verify(self, *, workers: int = 0, progress: Progress = silent) -> VerifyReport:
+        """Verify its blobs, its chunks, and its recorded integrity; see `verify.verify`.
+
+        Raises:
+            NotFound, CorruptContent: something is missing or wrong.
+        """
+        with self._relying():
+            return verify(self.artifact(), self.blobs, workers=workers, meter=Meter(progress, "verifying", None))
+
+    def restore(
+        self,
+        destination: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        workers: int = 0,
+        progress: Progress = silent,
+        durability: Durability = Durability.FULL,
+    ) -> str:
+        """Write the disk back; returns the path of its file.
+
+        A destination that ends in "/" or is a directory gets `manifest.json` and the disk under its own name, as
+        microsandbox keeps a snapshot; any other becomes the disk's file.
+
+        Raises:
+            AlreadyExists: the file exists, and `force` is not set.
+            NotFound, CorruptContent: a blob is missing or damaged; nothing was written under the file's name.
+            StorageError: the file system refused.
+        """
+        path = os.fspath(destination)
+        with self._relying():
+            artifact = self.artifact()
+            disk = artifact.map.disks[0]
+            as_directory = path.endswith("/") or os.path.isdir(path)
+            if as_directory:
+                if disk.name != self.manifest.upper.file:
+                    problem = f"expected a disk named {disk.name}, got {ascii(self.manifest.upper.file)}"
+                    raise DocumentError(f"snapshot {self.digest}", problem, at="upper.file")
+                manifest_path = os.path.join(path, MANIFEST_FILENAME)
+                if os.path.lexists(manifest_path) and not force:
+                    raise AlreadyExists(f"{manifest_path!r} exists already; choose another place, or force with -f")
+                durable.make_directories(path.rstrip("/") or "/", durability)
+                path = os.path.join(path, disk.name)
+            meter = Meter(progress, "restoring", _covered(artifact))
+            restore_file(artifact, disk, path, force=force, workers=workers, meter=meter, durability=durability)
+            if as_directory:
+                durable.replace_file(manifest_path, self.manifest.to_bytes(), mode=0o644, durability=durability)
+        return path
+
+    def restore_to(self, write: Callable[[Buffer], object], *, workers: int = 0, progress: Progress = silent) -> None:
+        """Pass all bytes of the disk, holes as zeros, to `write`, in order.
+
+        Raises:
+            NotFound, CorruptContent: a blob is missing or damaged; what was passed before is right.
+        """
+        with self._relying():
+            artifact = self.artifact()
+            meter = Meter(progress, "restoring", self.size_bytes)
+            restore_stream(artifact, artifact.map.disks[0], write, workers=workers, meter=meter)
+
+    def with_cost(self, cost: Created) -> Snapshot:
+        """The same snapshot, with what it cost."""
+        return replace(self, cost=cost)
+
+
+def _covered(artifact: Artifact) -> int:
+    """Bytes of the first disk that chunks cover."""
+    return sum(stop - start for start, stop in artifact.spans(artifact.map.disks[0]))
+
+
+class _Home(Protocol):
+    """What a handle needs of its store."""
+
+    def open_snapshot(self, selector: str, /) -> Snapshot: ...
+
+    def remove(self, selector: str, /, *, force: bool = False) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHandle:
+    """A name in a store, and what the catalog knows of it. Sizes in bytes."""
+
+    name: str
+    path: str
+    entry: Entry
+    home: _Home
+
+    @property
+    def digest(self) -> Digest:
+        """The artifact digest."""
+        return self.entry.digest
+
+    @property
+    def id(self) -> Digest:
+        """The snapshot id."""
+        return self.entry.id
+
+    @property
+    def manifest(self) -> Manifest:
+        """The snapshot manifest."""
+        return self.entry.manifest
+
+    @property
+    def parent_digest(self) -> str | None:
+        """The parent's id; the name is microsandbox's."""
+        return self.manifest.parent
+
+    @property
+    def image_ref(self) -> str:
+        """The image that the disk was made from."""
+        return self.manifest.image.ref
+
+    @property
+    def format(self) -> SnapshotFormat:
+        """The disk's format."""
+        return self.manifest.format
+
+    @property
+    def size_bytes(self) -> int:
+        """Apparent bytes of the disk."""
+        return self.manifest.upper.size_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all its blobs, shared ones included."""
+        return self.entry.stored
+
+    @property
+    def unique_bytes(self) -> int:
+        """Bytes of the blobs that no other snapshot uses: what gc would free after its removal, at the least."""
+        return self.entry.unique
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels."""
+        return self.manifest.labels
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was captured, in UTC; None where the manifest does not say so in a form that can be read."""
+        try:
+            time = datetime.fromisoformat(self.manifest.created_at)
+        except ValueError:
+            return None
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+
+    def open(self) -> Snapshot:
+        """Read its documents."""
+        return self.home.open_snapshot(self.name)
+
+    def remove(self, *, force: bool = False) -> None:
+        """Remove the name; see Store.remove."""
+        self.home.remove(self.name, force=force)

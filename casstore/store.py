@@ -1,0 +1,450 @@
+"""The store, as the library's users see it: one object that binds directory, catalog and the use cases together.
+
+    store = Store.open("~/snapshots".., create=True)
+    store.create(Snapshot.builder("disk.ext4").name("base").build())
+    store.push("base", "registry.example/team/disks:base")
+
+Names, digests and ids select snapshots: `base`, `sha256:1f00...` or a prefix of at least six digits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from casstore import spec
+from casstore.artifact import Artifact
+from casstore.capture import CaptureOptions
+from casstore.catalog import Catalog, Entry
+from casstore.content import Target
+from casstore.create import PATH_TAG, Created, Destination, build, create_at_path
+from casstore.digest import Digest
+from casstore.errors import AlreadyExists, CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
+from casstore.gc import GcReport, collect
+from casstore.layout import LayoutTarget
+from casstore.listing import is_store, list_dir, nothing_to_keep
+from casstore.names import DigestPrefix, SnapshotName, parse_name, parse_selector
+from casstore.oci import Descriptor
+from casstore.progress import Progress, silent
+from casstore.reference import LayoutReference, Reference, parse_reference
+from casstore.refs import BrokenRef
+from casstore.snapshot import Snapshot, SnapshotConfig, SnapshotHandle
+from casstore.storedir import StoreDirectory, StoreOptions
+from casstore.transaction import Transaction
+from casstore.transfer import TransferOptions, TransferReport, open_target, pull, pull_name, push
+from casstore.verify import VerifyReport
+
+_CATALOG = "catalog.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `remove` took away: names, and whether the snapshot is still there under another."""
+
+    digest: Digest | None
+    names: tuple[str, ...]
+    remaining: tuple[str, ...]
+
+
+class Store:
+    """An open store; use `open` or `init`, and close it, or use it in a `with`. Not thread-safe."""
+
+    def __init__(self, directory: StoreDirectory) -> None:
+        self._directory = directory
+        self._failed: dict[SnapshotName, CasstoreError] = {}
+        path = None if directory.read_only else os.path.join(directory.path, _CATALOG)
+        self._catalog = Catalog(path)
+        try:
+            self._catch_up()
+        except BaseException:
+            self._catalog.close()
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, create: bool = False, options: StoreOptions | None = None) -> Self:
+        """Open the store in directory `path`; `create` makes it when it is missing.
+
+        Raises:
+            NotFound: there is none, and `create` is not set.
+            DocumentError: there is something else, or it is damaged.
+            UnsupportedVersion: a newer version made it.
+            StoreLocked: another process holds it for too long, or the file system cannot lock.
+        """
+        return cls(StoreDirectory.open(os.fspath(path), options or StoreOptions(), create=create))
+
+    @classmethod
+    def init(cls, path: str | os.PathLike[str], *, options: StoreOptions | None = None) -> Self:
+        """Make a store, or open the one that is there."""
+        return cls.open(path, create=True, options=options)
+
+    def close(self) -> None:
+        """Close the catalog."""
+        self._catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def path(self) -> str:
+        """The store's directory."""
+        return self._directory.path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be changed here."""
+        return self._directory.read_only
+
+    # Looking
+
+    def list(self, labels: Mapping[str, str | None] | None = None) -> Sequence[SnapshotHandle]:
+        """Every name, newest snapshot first. `labels` keeps those that have all of them; None stands for any value."""
+        self._catch_up()
+        wanted = labels or {}
+        handles = []
+        for entry in self._catalog.entries():
+            has = entry.manifest.labels
+            if all(key in has and (value is None or has[key] == value) for key, value in wanted.items()):
+                handles += [SnapshotHandle(name, self._ref_path(name), entry, self) for name in entry.names]
+        return handles
+
+    def problems(self) -> Sequence[BrokenRef]:
+        """Refs that lead to no usable snapshot, and why. They do not hurt the others."""
+        self._catch_up()
+        broken = self._directory.read_refs()[1]
+        return sorted([*broken, *(BrokenRef(name, str(error)) for name, error in self._failed.items())])
+
+    def foreign(self) -> Sequence[str]:
+        """Digests in index.json that another tool added; gc keeps what they reach."""
+        return [str(entry["digest"]) for entry in self._directory.foreign_entries()]
+
+    def get(self, selector: str) -> SnapshotHandle:
+        """A handle from the catalog, by name, digest, id or prefix.
+
+        Raises:
+            NotFound: there is none.
+            UsageError: the prefix or id belongs to several snapshots.
+        """
+        digest, names = self._resolve(selector)
+        return SnapshotHandle(names[0], self._ref_path(names[0]), self._entry(digest), self)
+
+    def open_snapshot(self, selector: str) -> Snapshot:
+        """Read a snapshot's documents, by name, digest, id or prefix.
+
+        Raises:
+            As `get`, and CorruptContent: its documents are damaged.
+        """
+        digest, names = self._resolve(selector)
+        return self._read(digest, names)
+
+    def entry(self, selector: str) -> Entry:
+        """What the catalog knows of a snapshot; raises as `get`."""
+        return self._entry(self._resolve(selector)[0])
+
+    def lineage(self, selector: str) -> Sequence[Entry | str]:
+        """The snapshot's ancestors, nearest first; the last is an id where an ancestor is not in the store.
+
+        Raises:
+            As `get`.
+        """
+        entries = {entry.id: entry for entry in reversed(self._catalog.entries())}
+        parent = self.entry(selector).manifest.parent
+        line: list[Entry | str] = []
+        seen = set()
+        while parent is not None and parent not in seen:
+            seen.add(parent)
+            found = next((entry for key, entry in entries.items() if str(key) == parent), None)
+            line.append(found or parent)
+            parent = found.manifest.parent if found else None
+        return line
+
+    @staticmethod
+    def list_dir(
+        path: str | os.PathLike[str], *, report: Callable[[str, CasstoreError], object] | None = None
+    ) -> Sequence[Snapshot]:
+        """Every snapshot in the subdirectories of `path` that are stores or OCI layouts; no catalog is used or made.
+
+        What is malformed is passed to `report` with its path and error, and skipped. A missing directory has none.
+        """
+        return list_dir(path, report=report)
+
+    # Making and taking away
+
+    def create(
+        self, config: SnapshotConfig, *, options: CaptureOptions | None = None, progress: Progress = silent
+    ) -> Snapshot:
+        """Capture a disk; the snapshot is durable when this returns, and its `cost` says what was added.
+
+        Raises:
+            SourceError: the disk cannot be read, or changed while it was read.
+            AlreadyExists: the name or path is taken, and the config does not force.
+            NotFound: the parent is not in the store.
+            StorageError: the file system refused; the store is unchanged.
+        """
+        options = options or CaptureOptions()
+        parent = None if config.parent is None else str(self.entry(config.parent).id)
+        description = config.description(parent)
+        with config.source.open() as source:
+
+            def capture_into(destination: Destination) -> Created:
+                return build(source, destination, description, options=options, progress=progress)
+
+            if config.destination.path is not None:
+                path = config.destination.path
+                durability = self._directory.durability
+                created = create_at_path(path, capture_into, force=config.force, durability=durability)
+                blobs = LayoutTarget(path)
+                return Snapshot.read(path, blobs, created.root, nothing_to_keep, (PATH_TAG,)).with_cost(created)
+            name = parse_name(config.destination.name or "")
+            self._require_free(name, force=config.force)
+            with self.transaction(force=config.force, workers=options.workers) as change:
+                created = capture_into(change)
+                change.commit(name, created.root)
+        return self._read(created.root.digest, [name]).with_cost(created)
+
+    def tag(self, selector: str, name: str, *, force: bool = False) -> None:
+        """Give a snapshot one more name.
+
+        Raises:
+            AlreadyExists: the name stands for something else, and `force` is not set.
+            As `get`.
+        """
+        wanted = parse_name(name)
+        digest, _ = self._resolve(selector)
+        self._name(digest, wanted, force=force)
+
+    def remove(self, selector: str, *, force: bool = False) -> Removed:
+        """Remove a name, or all names of a digest. What nothing else needs is freed by the next gc.
+
+        Raises:
+            NotFound: there is no such name or digest.
+            HasChildren: it is the last name of a snapshot that others name as their parent, and `force` is not set.
+        """
+        wanted = parse_selector(selector)
+        self._directory.require_writable()
+        digest: Digest | None
+        names: Sequence[SnapshotName]
+        if not isinstance(wanted, DigestPrefix) and self._is_broken(wanted):
+            digest, names = None, (wanted,)
+        else:
+            digest, names = self._resolve(selector)
+            names = tuple(names) if isinstance(wanted, DigestPrefix) else (wanted,)
+        with self._directory.changing_refs() as refs:
+            remaining: tuple[str, ...] = ()
+            if digest is not None:
+                self._catch_up()
+                entry = self._entry(digest)
+                remaining = tuple(name for name in entry.names if name not in names)
+                twins = [other for other in self._catalog.find(entry.id.hex) if other != digest]
+                if entry.children and not remaining and not twins and not force:
+                    raise HasChildren(
+                        f"snapshot {selector}: {entry.children} snapshot(s) in the store name it as their parent;"
+                        " remove them first, or force with -f (they keep their data)"
+                    )
+            for name in names:
+                refs.remove(name)
+        self._catch_up()
+        return Removed(digest, tuple(names), remaining)
+
+    def reindex(self, path: str | os.PathLike[str] | None = None) -> int:
+        """Throw the catalog away and walk the refs again; of the store at `path`, if given. Returns how many snapshots
+        it found.
+
+        Raises:
+            As `open`.
+        """
+        if path is not None and os.path.abspath(path) != self.path:
+            with Store.open(path, options=self._directory.options) as other:
+                return other.reindex()
+        self._catalog.clear()
+        self._catch_up()
+        return len(self._catalog.entries())
+
+    def gc(self, *, dry_run: bool = False) -> GcReport:
+        """Remove what nothing needs; see `gc.collect`."""
+        report = collect(self._directory, dry_run=dry_run)
+        self._catch_up()
+        return report
+
+    # Reading content
+
+    def verify(self, selector: str, *, workers: int = 0, progress: Progress = silent) -> VerifyReport:
+        """Verify a snapshot; see `Snapshot.verify`."""
+        return self.open_snapshot(selector).verify(workers=workers, progress=progress)
+
+    def restore(
+        self,
+        selector: str,
+        destination: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        workers: int = 0,
+        progress: Progress = silent,
+    ) -> str:
+        """Write a snapshot's disk to a file or directory; see `Snapshot.restore`."""
+        return self.open_snapshot(selector).restore(
+            destination, force=force, workers=workers, progress=progress, durability=self._directory.durability
+        )
+
+    # Moving
+
+    def push(
+        self,
+        selector: str,
+        reference: str | Reference,
+        *,
+        options: TransferOptions | None = None,
+        progress: Progress = silent,
+    ) -> TransferReport:
+        """Copy a snapshot to a registry, an OCI layout or another store.
+
+        Raises:
+            RegistryError: the registry or the way to it failed.
+            As `get` and `transfer.push`.
+        """
+        reference = parse_reference(reference) if isinstance(reference, str) else reference
+        options = options or TransferOptions()
+        digest, names = self._resolve(selector)
+        wanted = parse_selector(selector)
+        local = (wanted,) if not isinstance(wanted, DigestPrefix) else tuple(names)
+        snapshot = self._read(digest, names)
+        needed = {blob.digest: blob.size for blob in snapshot.artifact_manifest.children}
+        with ExitStack() as stack:
+            stack.enter_context(self._directory.relying_on({**needed, digest: snapshot.root.size}))
+            target = stack.enter_context(self._open_target(reference, options, force=True))
+            return push(
+                _Blobs(self._directory), snapshot.root, local, target, reference, options=options, progress=progress
+            )
+
+    def pull(
+        self,
+        reference: str | Reference,
+        *,
+        name: str | None = None,
+        force: bool = False,
+        options: TransferOptions | None = None,
+        workers: int = 0,
+        progress: Progress = silent,
+    ) -> TransferReport:
+        """Copy a snapshot here from a registry, an OCI layout or another store, and verify every chunk of it.
+
+        Raises:
+            AlreadyExists: the name stands for another snapshot, and `force` is not set.
+            CorruptContent: what came is damaged or hostile; the store is unchanged.
+            RegistryError: the registry or the way to it failed.
+            As `transfer.pull`.
+        """
+        reference = parse_reference(reference) if isinstance(reference, str) else reference
+        options = options or TransferOptions()
+        wanted = pull_name(reference, name)
+        if reference.digest is not None:
+            self._require_free(wanted, force=force, unless=reference.digest)
+        with ExitStack() as stack:
+            source = stack.enter_context(self._open_source(reference, options))
+            change = stack.enter_context(self.transaction(force=force, workers=workers))
+            return pull(source, change, reference, name=wanted, options=options, progress=progress)
+
+    # Helpers
+
+    def _catch_up(self) -> None:
+        self._failed = self._catalog.sync(lambda: self._directory.read_refs()[0], self._load)
+
+    def _load(self, digest: Digest) -> Artifact:
+        return Artifact.load(self._directory.blobs, self._descriptor(digest))
+
+    def _descriptor(self, digest: Digest) -> Descriptor:
+        size = self._directory.blobs.size(digest)
+        if size is None:
+            raise NotFound(f"snapshot {digest}: its manifest is not in the store")
+        return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+
+    def _ref_path(self, name: str) -> str:
+        return os.path.join(self._directory.refs.path, name)
+
+    def _entry(self, digest: Digest) -> Entry:
+        entries = self._catalog.entries([digest])
+        if not entries:
+            raise NotFound(f"snapshot {digest}: it is not in the store")
+        return entries[0]
+
+    def _read(self, digest: Digest, names: Sequence[SnapshotName]) -> Snapshot:
+        return Snapshot.read(
+            self._ref_path(names[0]), self._directory.blobs, self._descriptor(digest), self._directory.relying_on, names
+        )
+
+    def _is_broken(self, name: SnapshotName) -> bool:
+        return any(problem.name == name for problem in self.problems())
+
+    def _resolve(self, selector: str) -> tuple[Digest, Sequence[SnapshotName]]:
+        """A selector's digest, and its names: the one that was given first."""
+        wanted = parse_selector(selector)
+        self._catch_up()
+        refs = self._directory.read_refs()[0]
+        if not isinstance(wanted, DigestPrefix):
+            digest = refs.get(wanted)
+            if digest is None or wanted in self._failed:
+                problem = next((each.problem for each in self.problems() if each.name == wanted), None)
+                if problem is not None:
+                    raise CorruptContent(f"snapshot {wanted}: {problem}; remove the name, or pull it again with -f")
+                raise NotFound(f"snapshot {wanted}: there is no such name in {self.path!r}; casstore list shows all")
+            return digest, [wanted, *(name for name in refs if refs[name] == digest and name != wanted)]
+        found = self._catalog.find(wanted.hex)
+        if not found:
+            raise NotFound(f"snapshot {wanted}: no digest or id in {self.path!r} starts so; casstore list shows all")
+        if len(found) > 1:
+            raise UsageError(f"snapshot {wanted}: expected one, got {len(found)}: {', '.join(map(str, found))}")
+        return found[0], [name for name in refs if refs[name] == found[0]]
+
+    def _require_free(self, name: SnapshotName, *, force: bool, unless: Digest | None = None) -> None:
+        """Fail before the work where it would fail after it."""
+        taken = self._directory.refs.get(name)
+        if taken is not None and not force and taken != unless:
+            raise AlreadyExists(
+                f"snapshot {name}: expected a free name, got one that stands for {taken}; choose another name, or force"
+                " with -f"
+            )
+
+    def _name(self, digest: Digest, name: SnapshotName, *, force: bool) -> None:
+        with self._directory.shared(), self._directory.changing_refs() as refs:
+            self._directory.require({digest: self._descriptor(digest).size})
+            refs.set(name, digest, force=force)
+        self._catch_up()
+
+    def transaction(self, *, force: bool = False, workers: int = 0) -> Transaction:
+        """Start a change: the store as a Target, whose `tag` verifies and commits. For copies of your own."""
+        self._directory.require_writable()
+        return Transaction(self._directory, self._catalog, self._catch_up, force=force, workers=workers)
+
+    @contextlib.contextmanager
+    def _open_target(self, reference: Reference, options: TransferOptions, *, force: bool) -> Iterator[Target]:
+        if isinstance(reference, LayoutReference) and is_store(reference.path):
+            other = Store.open(reference.path, options=self._directory.options)
+            with other, other.transaction(force=force) as change:
+                yield change
+        else:
+            with open_target(reference, options, create=True, durability=self._directory.durability) as target:
+                yield target
+
+    @contextlib.contextmanager
+    def _open_source(self, reference: Reference, options: TransferOptions) -> Iterator[Target]:
+        with open_target(reference, options, create=False, durability=self._directory.durability) as target:
+            yield target
+
+
+class _Blobs:
+    """A store's content as a Source; its names were resolved already."""
+
+    def __init__(self, directory: StoreDirectory) -> None:
+        self.fetch = directory.blobs.fetch
+
+    def resolve(self, reference: str) -> Descriptor:
+        raise NotFound(f"{reference}: names are resolved by the store")

@@ -1,0 +1,286 @@
+"""The directory of a store: its markers, its locks, its names, and how a change becomes durable.
+
+    STORE/
+      oci-layout, casstore.json     markers; made again when only blobs/ and refs/ were copied
+      index.json                    derived from refs/ for other OCI tools; their own entries are kept
+      blobs/sha256/<64 hex>         immutable content
+      refs/<name>                   symlinks into blobs/: the only truth
+      tmp/op-<id>/                  running operations
+      trash/                        removed refs and garbage until gc has unlinked it
+      lock, gate.lock, refs.lock    flocked, never read
+
+`lock` is held shared for a look-up or a commit, exclusively by gc while it re-reads the roots and renames garbage.
+Who wants it shared passes `gate.lock` first, which gc keeps closed while it waits: so gc waits for those inside only.
+`refs.lock` is held around every change of a ref, until index.json is derived again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from casstore import durable, layout, spec
+from casstore.blobs import BlobDirectory
+from casstore.digest import Digest
+from casstore.durable import Durability
+from casstore.errors import (
+    CasstoreError,
+    CorruptContent,
+    DocumentError,
+    NotFound,
+    StorageError,
+    UnsupportedVersion,
+    storage_errors,
+)
+from casstore.jsondoc import dump, load_object
+from casstore.names import SnapshotName
+from casstore.oci import Descriptor, ImageIndex
+from casstore.operation import Operation
+from casstore.refs import BrokenRef, Refs
+from casstore.schema import validate
+
+_MARKER = "casstore.json"
+_FEATURES: Mapping[str, frozenset[str]] = {
+    "compatible": frozenset(),
+    "readOnlyCompatible": frozenset(),
+    "incompatible": frozenset(),
+}
+"""The feature flags that this version knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How a store is worked with: `wait` is the most seconds to wait for a lock."""
+
+    durability: Durability = Durability.FULL
+    wait: float = 60.0
+
+
+class StoreDirectory:
+    """An open store directory; use `open`."""
+
+    def __init__(self, path: str, options: StoreOptions, *, read_only: bool) -> None:
+        self.path, self.options, self.read_only = path, options, read_only
+        self.durability = options.durability
+        self.blobs = BlobDirectory(os.path.join(path, "blobs", "sha256"))
+        self.trash = os.path.join(path, "trash")
+        self.tmp = os.path.join(path, "tmp")
+        self.refs = Refs(os.path.join(path, "refs"), self.trash, options.durability)
+
+    @classmethod
+    def open(cls, path: str, options: StoreOptions, *, create: bool) -> StoreDirectory:
+        """Open the store at `path`, and bring its markers and index.json up to date where it can be written.
+
+        Raises:
+            NotFound: there is none, and `create` is not set.
+            UnsupportedVersion: made by a newer version.
+            DocumentError: a marker is damaged, or there is something else.
+        """
+        path = os.path.abspath(path)
+        parts = [os.path.join(path, "refs"), os.path.join(path, "blobs", "sha256")]
+        if not all(map(_is_plain_directory, parts)):
+            if not create:
+                raise NotFound(f"store {path!r}: there is no store; casstore create, pull and import make one")
+            _make(path, parts, options)
+        read_only = not os.access(path, os.W_OK) or not all(os.access(part, os.W_OK) for part in parts)
+        known = _check_marker(path)
+        directory = cls(path, options, read_only=read_only or known is _Compatibility.READ_ONLY)
+        is_layout = layout.check_marker(path)
+        if not directory.read_only:
+            if known is None:
+                data = dump({"version": spec.STORE_FORMAT, "features": {name: [] for name in _FEATURES}})
+                durable.replace_file(os.path.join(path, _MARKER), data, mode=0o644, durability=options.durability)
+            if not is_layout:
+                layout.write_marker(path, options.durability)
+            if not directory._index_is_current():
+                with directory.changing_refs():
+                    pass
+        return directory
+
+    def require_writable(self) -> None:
+        """Raise StorageError on a read-only store."""
+        if self.read_only:
+            raise StorageError(f"store {self.path!r}: it is read-only here; its permissions or its file system say so")
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Nothing is collected meanwhile. Hold it shortly."""
+        self.require_writable()
+        wait = self.options.wait
+        with durable.lock(self._lock_path("gate.lock"), shared=True, wait=wait):
+            held = durable.lock(self._lock_path("lock"), shared=True, wait=wait)
+        with held:
+            yield
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nobody looks anything up or commits meanwhile."""
+        self.require_writable()
+        wait = self.options.wait
+        with durable.lock(self._lock_path("gate.lock"), wait=wait), durable.lock(self._lock_path("lock"), wait=wait):
+            yield
+
+    @contextlib.contextmanager
+    def changing_refs(self) -> Iterator[Refs]:
+        """The refs, for this process alone to change; index.json follows when the block ends, however it ends."""
+        self.require_writable()
+        with durable.lock(self._lock_path("refs.lock"), wait=self.options.wait):
+            try:
+                yield self.refs
+            finally:
+                self._derive_index()
+
+    def _lock_path(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def operation(self) -> Operation:
+        """Start an operation."""
+        with self.shared():
+            return Operation(self.tmp, self.durability)
+
+    @contextlib.contextmanager
+    def relying_on(self, blobs: Mapping[Digest, int]) -> Iterator[None]:
+        """Keep these blobs (digest -> bytes) from gc while they are read.
+
+        Raises:
+            NotFound, SizeMismatch: one of them is gone or damaged already.
+        """
+        if self.read_only:
+            yield
+            return
+        with self.operation() as operation:
+            with self.shared():
+                self.require(blobs)
+                operation.rely_on(blobs)
+            yield
+
+    def require(self, blobs: Mapping[Digest, int]) -> None:
+        """Raise NotFound or SizeMismatch unless every blob is there with its size."""
+        for digest, size in blobs.items():
+            os.close(self.blobs.open(digest, size=size))
+
+    def read_refs(self) -> tuple[dict[SnapshotName, Digest], list[BrokenRef]]:
+        """The refs that lead to a blob, and what is wrong with the others."""
+        refs, broken = self.refs.read_all()
+        for name, digest in list(refs.items()):
+            try:
+                problem = None if self.blobs.size(digest) is not None else f"{digest} is not in the store"
+            except CorruptContent as error:
+                problem = str(error)
+            if problem is not None:
+                broken.append(BrokenRef(name, problem))
+                del refs[name]
+        return refs, sorted(broken)
+
+    def foreign_entries(self) -> list[dict[str, Any]]:
+        """The entries of index.json that another tool added; none when it is missing or damaged."""
+        try:
+            index = layout.read_index(self.path)
+        except DocumentError:
+            return []
+        refs, _ = self.read_refs()
+        return _foreign(index, refs)
+
+    def _derive_index(self) -> None:
+        refs, _ = self.read_refs()
+        try:
+            index = layout.read_index(self.path)
+        except DocumentError:
+            index = None  # damaged: made anew; only what another tool had added to it is lost
+        entries = []
+        for name, digest in refs.items():
+            size = self.blobs.size(digest)
+            if size is not None:
+                entries.append(_entry(name, digest, size))
+        for entry in _foreign(index, refs):
+            annotations = dict(entry.get("annotations", {}))
+            if annotations.get(spec.ANNOTATION_REF_NAME) in refs:
+                del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
+            entries.append({**entry, "annotations": annotations})
+        layout.write_index(self.path, ImageIndex(tuple(entries)), self.durability)
+
+    def _index_is_current(self) -> bool:
+        """Whether index.json names just the refs: a cheap look, for every opening; anything odd counts as no."""
+        try:
+            raw = layout.read_file(os.path.join(self.path, "index.json"), limit=spec.MAX_INDEX)
+            entries = load_object(raw or b"", subject="index.json", limit=spec.MAX_INDEX)["manifests"]
+            named = {
+                entry["annotations"][spec.ANNOTATION_STORE_REF]: entry["digest"]
+                for entry in entries
+                if spec.ANNOTATION_STORE_REF in entry.get("annotations", {})
+            }
+        except (CasstoreError, LookupError, TypeError, AttributeError):
+            return False
+        return named == {name: str(digest) for name, digest in self.read_refs()[0].items()}
+
+
+def _entry(name: str, digest: Digest, size: int) -> dict[str, Any]:
+    return Descriptor(
+        media_type=spec.MEDIA_MANIFEST,
+        digest=digest,
+        size=size,
+        artifact_type=spec.ARTIFACT_TYPE,
+        annotations={spec.ANNOTATION_REF_NAME: name, spec.ANNOTATION_STORE_REF: name},
+    ).to_dict()
+
+
+def _foreign(index: ImageIndex | None, refs: Mapping[SnapshotName, Digest]) -> list[dict[str, Any]]:
+    """Entries without our mark; not those that say what a ref says already."""
+    ours = {(name, str(digest)) for name, digest in refs.items()}
+    result = []
+    for entry in index.entries if index else ():
+        annotations = entry.get("annotations", {})
+        named = (annotations.get(spec.ANNOTATION_REF_NAME), entry["digest"])
+        if spec.ANNOTATION_STORE_REF not in annotations and named not in ours:
+            result.append(entry)
+    return result
+
+
+def _is_plain_directory(path: str) -> bool:
+    """Whether `path` is a directory, and no symlink to one. Raises CorruptContent for anything else there."""
+    if not os.path.lexists(path):
+        return False
+    if os.path.islink(path) or not os.path.isdir(path):
+        raise CorruptContent(f"{path!r}: expected a directory of the store, got a symlink or file")
+    return True
+
+
+def _make(path: str, parts: list[str], options: StoreOptions) -> None:
+    if os.path.isfile(os.path.join(path, "oci-layout")):
+        problem = "expected a casstore store, got a plain OCI layout; name it oci:DIR instead, or choose another place"
+        raise DocumentError(f"store {path!r}", problem)
+    if os.path.isdir(path) and set(os.listdir(path)) - {"blobs", "refs", "lock"}:
+        raise DocumentError(f"store {path!r}", "expected a store or an empty directory, got other files")
+    with storage_errors(f"making store {path!r}"):
+        for part in parts:
+            durable.make_directories(part, options.durability)
+
+
+class _Compatibility:
+    """What a marker allows."""
+
+    READ_ONLY = "read-only"
+    FULL = "full"
+
+
+def _check_marker(path: str) -> str | None:
+    """What casstore.json allows this version to do; None when there is none."""
+    subject = os.path.join(path, _MARKER)
+    raw = layout.read_file(subject, limit=spec.MAX_MANIFEST)
+    if raw is None:
+        return None
+    document = load_object(raw, subject=subject, limit=spec.MAX_MANIFEST)
+    version = document.get("version")
+    if isinstance(version, int) and version > spec.STORE_FORMAT:
+        problem = f"expected store format {spec.STORE_FORMAT}, got {version}: use a newer casstore"
+        raise UnsupportedVersion(subject, problem, at="version")
+    validate(document, "store", subject=subject)
+    unknown = {name: sorted(set(document["features"][name]) - known) for name, known in _FEATURES.items()}
+    if unknown["incompatible"]:
+        flags = ", ".join(ascii(flag) for flag in unknown["incompatible"])
+        problem = f"this version does not know the store's features {flags}: use a newer casstore"
+        raise UnsupportedVersion(subject, problem, at="features.incompatible")
+    return _Compatibility.READ_ONLY if unknown["readOnlyCompatible"] else _Compatibility.FULL

@@ -1,0 +1,146 @@
+"""A change of a store: what it stages, what it relies on, and the commit that makes both visible at once.
+
+For a capture it finds and stages chunks; for a copy it is the Target. Either way nothing has a name, or is even at its
+place in blobs/, before `commit`, and a commit is durable when it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
+
+from casstore import spec
+from casstore.artifact import Artifact
+from casstore.blobs import BlobDirectory
+from casstore.capture import Place
+from casstore.catalog import Catalog
+from casstore.content import Fetcher, Reader
+from casstore.digest import ChunkId, Digest
+from casstore.errors import CorruptContent, NotFound
+from casstore.intake import verify_chunks
+from casstore.names import SnapshotName, parse_name
+from casstore.oci import Descriptor
+from casstore.operation import StagedBlob
+from casstore.storedir import StoreDirectory
+
+
+class Transaction:
+    """An open change; a context manager that drops what was not committed."""
+
+    def __init__(
+        self,
+        directory: StoreDirectory,
+        catalog: Catalog,
+        catch_up: Callable[[], object],
+        *,
+        force: bool = False,
+        workers: int = 0,
+    ) -> None:
+        self._directory, self._catalog, self._catch_up = directory, catalog, catch_up
+        self._force, self._workers = force, workers
+        self._blobs = directory.blobs
+        self._operation = directory.operation()
+        self._relied: dict[Digest, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._operation.close()
+
+    def new_blob(self) -> StagedBlob:
+        """Start to stage a blob."""
+        return self._operation.new_blob()
+
+    def add(self, data: bytes, media_type: str) -> Descriptor:
+        """Stage a small blob."""
+        return self._operation.add(data, media_type)
+
+    def lookup(self, ids: Sequence[ChunkId]) -> Mapping[ChunkId, Place]:
+        """Where these chunks are stored; see capture.Lookup."""
+        found: dict[ChunkId, Place] = {}
+        with self._directory.shared():
+            for chunk_id, places in self._catalog.lookup(ids).items():
+                # The catalog may not have seen yet that a pack was collected.
+                place = next((place for place in places if self._rely_on(place.pack.descriptor)), None)
+                if place is not None:
+                    found[chunk_id] = place
+        return found
+
+    def _rely_on(self, descriptor: Descriptor) -> bool:
+        """Take a stored blob of the right size into the lease; call with the lock held."""
+        if descriptor.digest in self._relied:
+            return True
+        try:
+            if not self._blobs.exists(descriptor):
+                return False
+        except CorruptContent:
+            return False
+        self._operation.rely_on([descriptor.digest])
+        self._relied[descriptor.digest] = descriptor.size
+        return True
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Whether content is staged or stored; see Prober. What is stored stays stored until the commit."""
+        if self._operation.staged.exists(descriptor):
+            return True
+        with self._directory.shared():
+            return self._rely_on(descriptor)
+
+    def fetch(self, descriptor: Descriptor) -> Reader:
+        """Open content; see Fetcher."""
+        return self._side(descriptor).fetch(descriptor)
+
+    def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
+        """A part of content; see RangeReader."""
+        return self._side(descriptor).read_range(descriptor, offset, length)
+
+    def _side(self, descriptor: Descriptor) -> BlobDirectory:
+        staged = self._operation.staged
+        return staged if staged.size(descriptor.digest) is not None else self._blobs
+
+    def push(self, descriptor: Descriptor, source: Fetcher) -> None:
+        """Stage content; see Pusher."""
+        self._operation.receive(descriptor, source)
+
+    def resolve(self, reference: str) -> Descriptor:
+        """What a ref, or the digest of a stored or staged manifest, stands for; see Resolver."""
+        if reference.startswith("sha256:"):
+            digest = Digest.parse(reference)
+        else:
+            named = self._directory.refs.get(parse_name(reference))
+            if named is None:
+                raise NotFound(f"snapshot {reference}: there is no such name")
+            digest = named
+        size = self._operation.staged.size(digest)
+        size = self._blobs.size(digest) if size is None else size
+        if size is None:
+            raise NotFound(f"snapshot {digest}: it is not in the store")
+        return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+
+    def tag(self, descriptor: Descriptor, name: str) -> None:
+        """Verify the artifact and commit it under `name`; see Tagger.
+
+        Raises:
+            CorruptContent: a document, frame or chunk is wrong; the store is unchanged.
+            AlreadyExists: the name stands for something else, and the transaction was not forced.
+        """
+        wanted = parse_name(name)
+        artifact = Artifact.load(self, descriptor)
+        verify_chunks(artifact, known=lambda pack: self._catalog.chunks_of(pack.digest), workers=self._workers)
+        self.commit(wanted, descriptor)
+
+    def commit(self, name: SnapshotName, root: Descriptor) -> None:
+        """Give everything staged its place, and `root` its name.
+
+        Raises:
+            AlreadyExists: the name stands for something else, and the transaction was not forced.
+            NotFound, SizeMismatch: a blob that it relies on is damaged or gone.
+            StorageError: the file system refused; the name is as it was.
+        """
+        with self._directory.shared():
+            self._directory.require(self._relied)
+            self._operation.move_to(self._blobs)
+            with self._directory.changing_refs() as refs:
+                refs.set(name, root.digest, force=self._force)
+        self._catch_up()

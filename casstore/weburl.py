@@ -1,0 +1,102 @@
+"""Absolute HTTP URLs as registries hand them out (Location, redirect, token realm), and whom they belong to.
+
+Such a URL is input of another machine: it decides where bytes and secrets go next. `follow` is the only way in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from casstore.errors import InvalidReference, RegistryError
+from casstore.reference import parse_host
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+\Z")
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, lower-case host and port: what credentials are bound to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """The origin of a URL that `follow` or the caller's own code made."""
+        parts = urlsplit(url)
+        return cls(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
+
+
+def follow(url: str, target: str | None, *, subject: str) -> str:
+    """Where `target`, given in the answer to `url`, leads: an absolute URL without fragment.
+
+    Raises:
+        RegistryError: no target; other characters than visible ASCII (so no CR, LF or space), a backslash, a user or
+            password in it; not http or https; https left for http; a host or port outside their grammar.
+    """
+    if not target:
+        raise RegistryError(f"{subject}: expected a Location in the answer, got none")
+    if not _VISIBLE.match(target) or "\\" in target:
+        raise RegistryError(f"{subject}: expected a URL, got {ascii(target)[:100]}")
+    try:
+        absolute = urljoin(url, target)
+        parts = urlsplit(absolute)
+    except ValueError:
+        raise RegistryError(f"{subject}: expected a URL, got {ascii(target)[:100]}") from None
+    if parts.scheme not in _PORTS:
+        raise RegistryError(f"{subject}: expected an http or https URL, got {shown(absolute)}")
+    if parts.scheme == "http" and url.startswith("https:"):
+        raise RegistryError(f"{subject}: expected https as before, got {shown(absolute)}; check the registry's proxy")
+    try:
+        parse_host(parts.netloc)
+    except InvalidReference:
+        raise RegistryError(f"{subject}: expected a URL with a plain host, got {shown(absolute)}") from None
+    return absolute.partition("#")[0]
+
+
+def shown(url: str) -> str:
+    """A URL for people: without query and user, which may hold secrets, and short."""
+    plain = re.sub(r"//[^/@]*@", "//...@", url.partition("?")[0].partition("#")[0])
+    return ascii(plain[:120])[1:-1]
+
+
+def same_site(realm: Origin, registry: Origin) -> bool:
+    """Whether the registry's password may go to a token realm.
+
+    The same origin always; otherwise both must be https and DNS names that end in the same registered domain: the last
+    two labels (auth.docker.io and registry-1.docker.io), three where those look like a public suffix (co.uk). IP
+    addresses and one-label hosts have no such domain, so there another port is another site.
+    """
+    if realm == registry:
+        return True
+    if realm.scheme != "https" or registry.scheme != "https":
+        return False
+    domain = _domain(registry.host)
+    return domain is not None and domain == _domain(realm.host)
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address, not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _domain(host: str) -> tuple[str, ...] | None:
+    labels = host.split(".")
+    if is_address(host) or len(labels) < 2:
+        return None
+    public = len(labels[-1]) == 2 and len(labels[-2]) <= 3
+    count = 3 if public else 2
+    return tuple(labels[-count:]) if len(labels) >= count else None

@@ -1,0 +1,89 @@
+"""Policy of the whole suite.
+
+- `@pytest.mark.needs("skopeo", "root")`: a test is skipped where a program or power (tests/support/needs.py) is
+  missing, and the end of the run lists what was missing. With CI=true in the environment any skip fails the run.
+- `@pytest.mark.long`: runs only with `--long`, which also gives every property test more examples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+
+from tests.support import needs
+
+IN_CI = os.environ.get("CI") == "true"
+
+settings.register_profile("default", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True, print_blob=True)
+settings.register_profile("long", deadline=None, max_examples=2000)
+settings.load_profile("ci" if IN_CI else "default")
+
+MISSING = pytest.StashKey[Counter[str]]()
+SKIPS = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run the tests that are marked long, with more examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MISSING] = Counter()
+    config.stash[SKIPS] = []
+    config.pluginmanager.register(_SkipWatch(config.stash[SKIPS]))
+    if config.getoption("--long") and not config.getoption("--hypothesis-profile", default=None):
+        settings.load_profile("long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    wanted = dict.fromkeys(need for mark in item.iter_markers("needs") for need in mark.args)
+    absent = [need for need in wanted if not needs.available(need)]
+    if absent:
+        item.config.stash[MISSING].update(absent)
+        pytest.skip(f"needs {', '.join(absent)}")
+
+
+class _SkipWatch:
+    """Collects what was skipped, whatever skipped it."""
+
+    def __init__(self, skips: list[str]) -> None:
+        self._skips = skips
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail") and "long" not in report.keywords:
+            self._skips.append(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._skips.append(report.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if IN_CI and session.config.stash[SKIPS] and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    missing, skips = config.stash[MISSING], config.stash[SKIPS]
+    if missing:
+        terminalreporter.section("missing on this machine")
+        for need, count in sorted(missing.items()):
+            terminalreporter.line(f"{need}: {count} skipped")
+    if IN_CI and skips:
+        terminalreporter.section("CI=true, and nothing may be skipped there", red=True)
+        for nodeid in skips:
+            terminalreporter.line(nodeid)

@@ -1,0 +1,93 @@
+"""The implementations under the contract suite: add one by adding a factory to FACTORIES.
+
+A factory gets the test's FixtureRequest and a name that no other test uses (a valid repository and directory name), and
+is a context manager for an empty target. Servers are session fixtures, so each starts once, and only if it is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+import pytest
+
+from casstore.content import Deleter, Target
+from casstore.memory import MemoryTarget
+from casstore.registry import RegistryTarget
+from tests.support.certificates import Authority
+from tests.support.registry_simulator import RegistrySimulator
+from tests.support.servers import RunningRegistry, registry
+
+
+class FullTarget(Target, Deleter, Protocol):
+    """A target with every power."""
+
+
+Factory = Callable[[pytest.FixtureRequest, str], AbstractContextManager[FullTarget]]
+
+
+@contextmanager
+def memory(request: pytest.FixtureRequest, name: str) -> Iterator[FullTarget]:
+    yield MemoryTarget()
+
+
+@contextmanager
+def simulator(request: pytest.FixtureRequest, name: str) -> Iterator[FullTarget]:
+    with (
+        RegistrySimulator() as server,
+        RegistryTarget(server.reference(name), server.options, server.credentials) as target,
+    ):
+        yield target
+
+
+def real(fixture: str) -> Factory:
+    """A repository in the docker-registry that the session fixture serves."""
+
+    @contextmanager
+    def factory(request: pytest.FixtureRequest, name: str) -> Iterator[FullTarget]:
+        server: RunningRegistry = request.getfixturevalue(fixture)
+        with RegistryTarget(server.reference(f"contract/{name}"), server.options, server.credentials) as target:
+            yield target
+
+    return factory
+
+
+needs_registry = pytest.mark.needs("docker-registry")
+
+FACTORIES = [
+    pytest.param(memory, id="memory"),
+    pytest.param(simulator, id="simulator"),
+    pytest.param(real("anonymous_registry"), id="registry-anonymous", marks=needs_registry),
+    pytest.param(real("htpasswd_registry"), id="registry-htpasswd-tls", marks=needs_registry),
+    pytest.param(real("token_registry"), id="registry-token", marks=needs_registry),
+]
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=FACTORIES)
+def target(request: pytest.FixtureRequest) -> Iterator[FullTarget]:
+    """An empty target of each implementation."""
+    factory: Factory = request.param
+    with factory(request, f"t{next(_numbers)}") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def anonymous_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    with registry(tmp_path_factory.mktemp("anonymous")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def htpasswd_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    with registry(tmp_path_factory.mktemp("htpasswd"), auth="htpasswd", tls=Authority()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def token_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    with registry(tmp_path_factory.mktemp("token"), auth="token") as server:
+        yield server

@@ -1,0 +1,441 @@
+"""A registry in this process, on a real socket: what casstore uses of distribution-spec v1.1.1, and faults on request.
+
+    with RegistrySimulator(auth="bearer") as registry:
+        target = RegistryTarget(registry.reference("a/b"), registry.options, registry.credentials)
+        registry.faults.cut = 100                     # from now on, every body breaks after 100 bytes
+        ...
+        assert "authorization" not in registry.requests[-1].headers
+
+It behaves like docker-registry 2.8.2 where the specification leaves a choice: 401 for a token of too little scope, 400
+for a manifest whose blobs are missing or that is too large, and an opaque `_state` in upload locations. USER with
+PASSWORD may do everything; others may do everything (auth="none"), nothing ("basic"), or pull ("bearer").
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import ssl
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import parse_qs, urlsplit
+
+from casstore import spec
+from casstore.credentials import Anonymous, Credentials, CredentialSource, HostCredentials
+from casstore.digest import Digest
+from casstore.reference import RegistryReference
+from casstore.registry import MANIFEST_TYPES, RegistryOptions
+
+USER, PASSWORD = "alice", "canary-pass/word"
+
+
+@dataclass
+class Faults:
+    """What the registry does wrong; nothing by default. May be changed at any time."""
+
+    # the body of GETs of blobs and manifests
+    body: bytes | None = None
+    """Sent instead of the content; the headers stay those of the content, except for Content-Length."""
+    cut: int | None = None
+    """The connection closes after so many bytes of it."""
+    extra: bytes = b""
+    """Sent after it."""
+    length: str | None = None
+    """Content-Length says this; "" leaves the header out, and the connection closes at the end."""
+    chunked: bool = False
+    """It goes in chunks; with `cut`, the last ones are missing."""
+    digest: str | None = None
+    """Docker-Content-Digest says this; "" leaves the header out. Also on PUT."""
+    encoding: str | None = None
+    """Content-Encoding says this (the bytes stay what they are; see `body`)."""
+    media_type: str | None = None
+    """Content-Type says this."""
+    redirect: str | None = None
+    """GET and HEAD are redirected there; `{path}` in it stands for the path asked for."""
+    retag: str | None = None
+    """After the next GET by tag, that tag stands for this digest."""
+
+    # everything else
+    head_length: str | None = None
+    """Content-Length of HEADs."""
+    phantoms: bool = False
+    """HEAD finds every blob; its size is `head_length`."""
+    status: int | None = None
+    """Every request is answered so, with `error` as the body and `error_headers`."""
+    error: bytes = b""
+    error_headers: dict[str, str] = field(default_factory=dict)
+    refusals: int = 0
+    """So many more requests with an Authorization are answered 401, as if the token had expired."""
+    location: str | None = None
+    """Location of an upload; `{path}` in it stands for the right one. "" leaves the header out."""
+    commit: int = 201
+    """The status of a PUT that stores."""
+    challenge: str | None = None
+    """WWW-Authenticate."""
+    token: bytes | None = None
+    """The body of every answer of the token server."""
+    life: int = 300
+    """`expires_in` of tokens, in seconds; they are good for ever."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that came in; header names in lower case; `body` counts bytes."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: int
+
+
+@dataclass
+class Contents:
+    """What a registry holds, by repository; two simulators may share it."""
+
+    blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
+    tags: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class RegistrySimulator:
+    """The registry; a context manager that serves between enter and exit."""
+
+    def __init__(
+        self,
+        *,
+        auth: Literal["none", "basic", "bearer"] = "none",
+        tls: ssl.SSLContext | None = None,
+        contents: Contents | None = None,
+    ) -> None:
+        self.auth, self.contents, self.faults = auth, contents or Contents(), Faults()
+        self.requests: list[Seen] = []
+        self.tokens: dict[str, set[str]] = {}
+        """Each token's scopes, as `repository:NAME:ACTION`."""
+        self.uploads: set[str] = set()
+        self.crashes: list[BaseException | None] = []
+        self._httpd = _Server(("127.0.0.1", 0), _Handler)
+        self._httpd.simulator = self
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True)
+        self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._httpd.shutdown()
+        self._thread.join()
+        self._httpd.server_close()
+        assert not self.crashes, self.crashes
+
+    @property
+    def host(self) -> str:
+        """`127.0.0.1:port`."""
+        return f"127.0.0.1:{self._httpd.server_port}"
+
+    @property
+    def url(self) -> str:
+        """Scheme and host."""
+        return f"{self._scheme}://{self.host}"
+
+    @property
+    def options(self) -> RegistryOptions:
+        """How to reach it; with TLS, add the CA."""
+        return RegistryOptions(plain_http=self._scheme == "http", connect_timeout=5, read_timeout=5)
+
+    @property
+    def credentials(self) -> CredentialSource:
+        """What it wants."""
+        return Anonymous() if self.auth == "none" else HostCredentials(self.host, Credentials(USER, PASSWORD))
+
+    def reference(self, repository: str) -> RegistryReference:
+        """A reference into it."""
+        return RegistryReference(self.host, repository)
+
+    def put_blob(self, repository: str, data: bytes) -> str:
+        """Store a blob without HTTP; its digest."""
+        digest = str(Digest.of(data))
+        self.contents.blobs[repository, digest] = data
+        return digest
+
+    def put_manifest(self, repository: str, raw: bytes, *, tag: str | None = None) -> str:
+        """Store an image manifest without HTTP and without checks; its digest."""
+        digest = str(Digest.of(raw))
+        self.contents.manifests[repository, digest] = (spec.MEDIA_MANIFEST, raw)
+        if tag is not None:
+            self.contents.tags[repository, tag] = digest
+        return digest
+
+    def seen(self, method: str, part: str = "") -> list[Seen]:
+        """The requests of this method with `part` in their path."""
+        return [request for request in self.requests if request.method == method and part in request.path]
+
+    def sent_secrets(self) -> list[str]:
+        """Every Authorization header that came in."""
+        return [request.headers["authorization"] for request in self.requests if "authorization" in request.headers]
+
+
+class _Server(ThreadingHTTPServer):
+    simulator: RegistrySimulator
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Remember what is a mistake in here; clients that hang up are what some tests are about."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            self.simulator.crashes.append(error)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 10
+    server: _Server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def _handle(self) -> None:
+        length = int(self.headers.get("Content-Length", "0"))
+        self.body = self.rfile.read(length)
+        self.registry = self.server.simulator
+        self.faults, self.contents = self.registry.faults, self.registry.contents
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.registry.requests.append(Seen(self.command, self.path, headers, len(self.body)))
+        if len(self.body) < length:  # the client gave up; nobody is there to answer
+            self.close_connection = True
+            return
+        parts = urlsplit(self.path)
+        self.query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        if parts.path == "/token":
+            self._token()
+        elif self.faults.status is not None:
+            self._reply(self.faults.status, self.faults.error, **self.faults.error_headers)
+        elif self._allowed(parts.path):
+            self._route(parts.path)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815  (http.server's names)
+
+    def _reply(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        fields = {"Content-Length": str(len(body))} | {name.replace("_", "-"): text for name, text in headers.items()}
+        for name, value in fields.items():
+            if value:
+                self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _refuse(self, status: int, code: str, **headers: str) -> None:
+        document = {"errors": [{"code": code, "message": code.lower().replace("_", " "), "detail": None}]}
+        self._reply(status, json.dumps(document).encode(), Content_Type="application/json", **headers)
+
+    # --- who may
+
+    def _allowed(self, path: str) -> bool:
+        header = self.headers.get("Authorization")
+        if header is not None and self.faults.refusals:
+            self.faults.refusals -= 1
+            header = None
+        if self.registry.auth == "none" and self.faults.challenge is None:
+            return True
+        challenge = 'Basic realm="Registry Realm"'
+        if self.registry.auth == "basic":
+            allowed = self._knows(header)
+        else:
+            repository = _repository(path)
+            actions = {"GET": ("pull",), "HEAD": ("pull",), "DELETE": ("delete",)}.get(self.command, ("pull", "push"))
+            needed = {f"repository:{repository}:{action}" for action in actions} if repository else set()
+            scopes = self.registry.tokens.get((header or "").removeprefix("Bearer "))
+            allowed = scopes is not None and needed <= scopes
+            challenge = f'Bearer realm="{self.registry.url}/token",service="simulator"'
+            if repository:
+                challenge += f',scope="repository:{repository}:{",".join(actions)}"'
+        if not allowed:
+            self._refuse(401, "UNAUTHORIZED", WWW_Authenticate=self.faults.challenge or challenge)
+        return allowed
+
+    def _knows(self, header: str | None) -> bool:
+        return header == "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+    def _token(self) -> None:
+        header = self.headers.get("Authorization")
+        if header is not None and not self._knows(header):
+            self._refuse(401, "UNAUTHORIZED")
+            return
+        scopes = set()
+        if scope := self.query.get("scope"):
+            name, _, actions = scope.rpartition(":")
+            scopes = {f"{name}:{action}" for action in actions.split(",") if header or action == "pull"}
+        token = f"canary-token-{secrets.token_hex(8)}"
+        self.registry.tokens[token] = scopes
+        answer = {"token": token, "expires_in": self.faults.life}
+        self._reply(200, json.dumps(answer).encode() if self.faults.token is None else self.faults.token)
+
+    # --- what it does
+
+    def _route(self, path: str) -> None:
+        head, _, last = path.rpartition("/")
+        head, _, kind = head.rpartition("/")
+        repository = _repository(path)
+        if path == "/v2/":
+            self._reply(200, b"{}")
+        elif self.faults.redirect is not None and self.command in {"GET", "HEAD"}:
+            self._reply(307, Location=self.faults.redirect.replace("{path}", self.path))
+        elif path.endswith("/blobs/uploads/") and self.command == "POST":
+            self._start_upload(repository)
+        elif kind == "uploads" and self.command == "PUT":
+            self._finish_upload(repository, last)
+        elif kind in {"blobs", "manifests"}:
+            action = getattr(self, f"_{self.command.lower()}_{kind}", None)
+            if action is None:
+                self._refuse(405, "UNSUPPORTED")
+            else:
+                action(repository, last)
+        else:
+            self._refuse(404, "NAME_UNKNOWN")
+
+    def _content(self, data: bytes, digest: str, media_type: str) -> None:
+        """Answer a GET with content, as the faults will have it."""
+        faults = self.faults
+        body = data if faults.body is None else faults.body
+        length = str(len(body)) if faults.length is None else faults.length
+        self.send_response(200)
+        self.send_header("Content-Type", media_type if faults.media_type is None else faults.media_type)
+        self._digest_header(digest)
+        if faults.encoding is not None:
+            self.send_header("Content-Encoding", faults.encoding)
+        if faults.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif length:
+            self.send_header("Content-Length", length)
+        self.end_headers()
+        body += faults.extra
+        self.close_connection = faults.cut is not None or bool(faults.extra) or faults.length is not None
+        if faults.chunked:
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        self.wfile.write(body[: faults.cut])
+
+    def _digest_header(self, digest: str) -> None:
+        claimed = digest if self.faults.digest is None else self.faults.digest
+        if claimed:
+            self.send_header("Docker-Content-Digest", claimed)
+
+    def _created(self, digest: str, path: str) -> None:
+        self.send_response(self.faults.commit)
+        self._digest_header(digest)
+        self.send_header("Location", path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _start_upload(self, repository: str) -> None:
+        upload = secrets.token_hex(8)
+        self.registry.uploads.add(upload)
+        path = f"/v2/{repository}/blobs/uploads/{upload}?_state=canary%2Fstate%3D"
+        location = f"{self.registry.url}{path}"
+        if self.faults.location is not None:
+            location = self.faults.location.replace("{path}", path)
+        self._reply(202, Location=location)
+
+    def _finish_upload(self, repository: str, upload: str) -> None:
+        if upload not in self.registry.uploads or self.query.get("_state") != "canary/state=":
+            self._refuse(404, "BLOB_UPLOAD_UNKNOWN")
+            return
+        digest = str(Digest.of(self.body))
+        if self.query.get("digest") != digest:
+            self._refuse(400, "DIGEST_INVALID")
+            return
+        self.registry.uploads.discard(upload)
+        self.contents.blobs[repository, digest] = self.body
+        self._created(digest, f"/v2/{repository}/blobs/{digest}")
+
+    def _head_blobs(self, repository: str, digest: str) -> None:
+        data = self.contents.blobs.get((repository, digest))
+        if data is None and not self.faults.phantoms:
+            self._refuse(404, "BLOB_UNKNOWN")
+            return
+        size = str(len(data or b""))
+        self._reply(200, Content_Length=size if self.faults.head_length is None else self.faults.head_length)
+
+    def _get_blobs(self, repository: str, digest: str) -> None:
+        data = self.contents.blobs.get((repository, digest))
+        if data is None:
+            self._refuse(404, "BLOB_UNKNOWN")
+        else:
+            self._content(data, digest, "application/octet-stream")
+
+    def _delete_blobs(self, repository: str, digest: str) -> None:
+        if self.contents.blobs.pop((repository, digest), None) is None:
+            self._refuse(404, "BLOB_UNKNOWN")
+        else:
+            self._reply(202)
+
+    def _find(self, repository: str, reference: str) -> tuple[str, str, bytes] | None:
+        """Digest, media type and bytes of a manifest."""
+        digest = self.contents.tags.get((repository, reference), reference)
+        found = self.contents.manifests.get((repository, digest))
+        return None if found is None else (digest, *found)
+
+    def _head_manifests(self, repository: str, reference: str) -> None:
+        found = self._find(repository, reference)
+        if found is None:
+            self._refuse(404, "MANIFEST_UNKNOWN")
+            return
+        size = str(len(found[2])) if self.faults.head_length is None else self.faults.head_length
+        self._reply(200, Content_Length=size, Content_Type=found[1], Docker_Content_Digest=found[0])
+
+    def _get_manifests(self, repository: str, reference: str) -> None:
+        found = self._find(repository, reference)
+        if found is None or found[1] not in self.headers.get("Accept", ""):
+            self._refuse(404, "MANIFEST_UNKNOWN")
+            return
+        digest, media_type, raw = found
+        if self.faults.retag is not None and (repository, reference) in self.contents.tags:
+            self.contents.tags[repository, reference] = self.faults.retag
+        self._content(raw, digest, media_type)
+
+    def _put_manifests(self, repository: str, reference: str) -> None:
+        media_type, digest = self.headers.get("Content-Type", ""), str(Digest.of(self.body))
+        if len(self.body) > spec.MAX_MANIFEST:
+            self._refuse(400, "MANIFEST_INVALID")
+            return
+        document = json.loads(self.body)
+        if media_type not in MANIFEST_TYPES or document.get("mediaType", media_type) != media_type:
+            self._refuse(400, "MANIFEST_INVALID")
+            return
+        children = [*document.get("layers", []), *([document["config"]] if "config" in document else [])]
+        if any((repository, child["digest"]) not in self.contents.blobs for child in children):
+            self._refuse(400, "MANIFEST_BLOB_UNKNOWN")
+            return
+        if reference.startswith("sha256:") and reference != digest:
+            self._refuse(400, "DIGEST_INVALID")
+            return
+        self.contents.manifests[repository, digest] = (media_type, self.body)
+        if reference != digest:
+            self.contents.tags[repository, reference] = digest
+        self._created(digest, f"/v2/{repository}/manifests/{digest}")
+
+    def _delete_manifests(self, repository: str, digest: str) -> None:
+        if self.contents.manifests.pop((repository, digest), None) is None:
+            self._refuse(404, "MANIFEST_UNKNOWN")
+            return
+        for key in [key for key, named in self.contents.tags.items() if named == digest and key[0] == repository]:
+            del self.contents.tags[key]
+        self._reply(202)
+
+
+def _repository(path: str) -> str:
+    """The repository in a path below /v2/; "" for /v2/ itself."""
+    name = path.removeprefix("/v2/")
+    for part in ("/blobs/", "/manifests/"):
+        name = name.partition(part)[0]
+    return name

@@ -1,0 +1,560 @@
+"""Where credentials go and where they do not. Numbers are rows of the project's fault list."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from casstore import spec
+from casstore.content import Reader
+from casstore.credentials import Anonymous, Credentials, HostCredentials
+from casstore.errors import CasstoreError, NotFound, RegistryError, SizeMismatch, Unauthorized, Unavailable
+from casstore.oci import Descriptor
+from casstore.registry import RegistryTarget, login
+from casstore.registry_auth import Authenticator, Challenge
+from casstore.streams import BytesSource, fetch_all
+from casstore.weburl import Origin, follow, same_site
+from tests.support.registry_simulator import PASSWORD, USER, RegistrySimulator
+from tests.support.servers import registry as real_registry
+
+REPOSITORY = "some/repository"
+DATA = b"data" * 10_000
+BLOB = Descriptor.of(DATA, "application/vnd.example.blob")
+BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+CANARIES = (PASSWORD, BASIC.partition(" ")[2], "canary-token")
+
+
+@pytest.fixture
+def basic() -> Iterator[RegistrySimulator]:
+    with RegistrySimulator(auth="basic") as server:
+        server.put_blob(REPOSITORY, DATA)
+        yield server
+
+
+@pytest.fixture
+def bearer() -> Iterator[RegistrySimulator]:
+    with RegistrySimulator(auth="bearer") as server:
+        server.put_blob(REPOSITORY, DATA)
+        yield server
+
+
+@pytest.fixture
+def other() -> Iterator[RegistrySimulator]:
+    """Another origin: the same address, another port."""
+    with RegistrySimulator() as server:
+        yield server
+
+
+def known(server: RegistrySimulator) -> RegistryTarget:
+    return RegistryTarget(server.reference(REPOSITORY), server.options, server.credentials)
+
+
+def anonymous(server: RegistrySimulator) -> RegistryTarget:
+    return RegistryTarget(server.reference(REPOSITORY), server.options)
+
+
+def push(target: RegistryTarget, data: bytes) -> Descriptor:
+    descriptor = Descriptor.of(data, "application/x")
+    target.push(descriptor, BytesSource(data))
+    return descriptor
+
+
+# --- who gets in
+
+
+def test_basic_is_sent_once_it_was_asked_for_and_then_at_once(basic: RegistrySimulator) -> None:
+    with known(basic) as target:
+        assert fetch_all(target, BLOB, limit=spec.MIB) == DATA
+        push(target, b"new")
+    assert [request.headers.get("authorization") for request in basic.requests] == [None, *[BASIC] * 4]
+    assert [request.body for request in basic.seen("PUT")] == [3]
+
+
+def test_basic_without_credentials_says_what_to_do(basic: RegistrySimulator) -> None:
+    with anonymous(basic) as target, pytest.raises(Unauthorized, match=f"run: casstore login {basic.host}$"):
+        target.fetch(BLOB)
+    assert len(basic.requests) == 1
+
+
+def test_credentials_of_another_host_are_not_used(basic: RegistrySimulator) -> None:
+    source = HostCredentials("127.0.0.1:1", Credentials(USER, PASSWORD))
+    with RegistryTarget(basic.reference(REPOSITORY), basic.options, source) as target, pytest.raises(Unauthorized):
+        target.fetch(BLOB)
+    assert basic.sent_secrets() == []
+
+
+def test_bearer_reads_with_pull_and_writes_with_push(bearer: RegistrySimulator) -> None:
+    with known(bearer) as target:
+        fetch_all(target, BLOB, limit=spec.MIB)
+        new = push(target, b"new")
+        target.delete(new)
+    scopes = [request.path.partition("scope=")[2] for request in bearer.seen("GET", "/token")]
+    actions = [scope.rpartition("%3A")[2] for scope in scopes]
+    assert actions == ["pull", "pull%2Cpush", "delete"]
+    assert all("repository%3Asome%2Frepository" in scope for scope in scopes)
+    assert all("service=simulator" in request.path for request in bearer.seen("GET", "/token"))
+    assert [request.headers.get("authorization") for request in bearer.seen("GET", "/token")] == [BASIC] * 3
+
+
+def test_bearer_anonymously(bearer: RegistrySimulator) -> None:
+    """Reading works without a password; writing is refused after one round, with advice."""
+    with anonymous(bearer) as target:
+        assert fetch_all(target, BLOB, limit=spec.MIB) == DATA
+        with pytest.raises(Unauthorized, match=f"run: casstore login {bearer.host}"):
+            push(target, b"new")
+    assert len(bearer.seen("POST")) == 2
+    assert not any(request.headers.get("authorization", "").startswith("Basic") for request in bearer.requests)
+
+
+def test_a_token_serves_every_request_of_its_scope_and_every_thread(bearer: RegistrySimulator) -> None:
+    with known(bearer) as target:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(lambda _: fetch_all(target, BLOB, limit=spec.MIB) == DATA, range(16)))
+        assert len(bearer.seen("GET", "/token")) == 1
+
+
+def test_an_expired_token_is_replaced_once(bearer: RegistrySimulator) -> None:
+    with known(bearer) as target:
+        target.exists(BLOB)
+        bearer.faults.refusals = 1
+        assert fetch_all(target, BLOB, limit=spec.MIB) == DATA
+        assert len(bearer.seen("GET", "/token")) == 2
+
+
+def test_an_upload_survives_a_token_that_ends_between_post_and_put(bearer: RegistrySimulator) -> None:
+    """The body is sent again from its first byte. (oras-py sends an empty one, and reports success.)"""
+    data = bytes(range(256)) * 8192
+    descriptor = Descriptor.of(data, "application/x")
+
+    class ExpiringSource(BytesSource):
+        opened = 0
+
+        def fetch(self, descriptor: Descriptor) -> Reader:
+            self.opened += 1
+            if self.opened == 1:
+                bearer.tokens.clear()
+            return super().fetch(descriptor)
+
+    source = ExpiringSource(data)
+    with known(bearer) as target:
+        target.push(descriptor, source)
+        assert fetch_all(target, descriptor, limit=4 * spec.MIB) == data
+    assert source.opened == 2
+    assert [request.body for request in bearer.seen("PUT")] == [len(data), len(data)]
+
+
+def test_an_old_token_is_renewed_before_it_is_refused(
+    bearer: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bearer.faults.life = 100
+    now = 1000.0
+    monkeypatch.setattr("casstore.registry_auth.time.monotonic", lambda: now)
+    with known(bearer) as target:
+        target.exists(BLOB)
+        now += 89
+        target.exists(BLOB)
+        assert len(bearer.seen("GET", "/token")) == 1
+        now += 2
+        target.exists(BLOB)
+        assert len(bearer.seen("GET", "/token")) == 2
+    assert len(bearer.seen("HEAD")) == 4  # only the first was sent twice
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_91_a_registry_that_always_says_401_is_asked_twice(auth: str) -> None:
+    with RegistrySimulator(auth=auth) as server, known(server) as target:  # type: ignore[arg-type]
+        server.faults.refusals = 1000
+        with pytest.raises(Unauthorized):
+            target.exists(BLOB)
+        assert len(server.seen("HEAD")) == 2
+        with pytest.raises(Unauthorized):
+            target.exists(BLOB)
+        assert len(server.requests) < 8
+
+
+@pytest.mark.parametrize("challenge", ["Negotiate", "Bearer", "Bearer realm", 'Digest realm="x"', "\x1b[31m", ","])
+def test_91_a_401_without_a_usable_challenge(basic: RegistrySimulator, challenge: str) -> None:
+    basic.faults.challenge = challenge
+    with known(basic) as target, pytest.raises(RegistryError) as caught:
+        target.exists(BLOB)
+    assert len(basic.requests) == 1
+    assert str(caught.value).isprintable()
+    assert basic.sent_secrets() == []
+
+
+# --- realms
+
+
+def test_91_a_realm_on_another_port_gets_no_password(bearer: RegistrySimulator, other: RegistrySimulator) -> None:
+    bearer.faults.challenge = f'Bearer realm="{other.url}/token",service="s"'
+    with known(bearer) as target, pytest.raises(Unauthorized, match=f"not sent to {other.url}, which is another site"):
+        target.exists(BLOB)
+    assert [request.path.partition("?")[0] for request in other.requests] == ["/token"]
+    assert other.sent_secrets() == []
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "file:///etc/passwd",
+        "/token",
+        "token.example",
+        "ftp://127.0.0.1/token",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/token",
+        "http://[::1]/token",
+        "http://user:pass@127.0.0.1/token",
+        "http://127.0.0.1:0x50/token",
+        "http://",
+        "",
+    ],
+)
+def test_91_realms_that_are_not_asked(bearer: RegistrySimulator, realm: str) -> None:
+    bearer.faults.challenge = f'Bearer realm="{realm}",service="s"'
+    with known(bearer) as target, pytest.raises(RegistryError, match="realm of the token server: expected") as caught:
+        target.exists(BLOB)
+    assert len(bearer.requests) == 1
+    assert not any(canary in str(caught.value) for canary in CANARIES)
+
+
+REALMS = [
+    # registry, realm, whether the password may go there
+    ("https://registry-1.docker.io", "https://auth.docker.io", True),
+    ("https://ghcr.io", "https://ghcr.io", True),
+    ("https://gitlab.example.com:5050", "https://gitlab.example.com", True),
+    ("https://registry.example.com", "https://example.com", True),
+    ("https://example.com", "https://auth.example.com", True),
+    ("http://localhost:5000", "http://localhost:5000", True),
+    ("https://127.0.0.1:5000", "https://127.0.0.1:5000", True),
+    ("https://registry.example.com", "https://auth.example.net", False),
+    ("https://registry.example.com", "https://example.com.evil.net", False),
+    ("https://registry.example.com", "https://evilexample.com", False),
+    ("https://registry.example.com", "http://auth.example.com", False),
+    ("http://registry.example.com", "http://auth.example.com", False),
+    ("https://a.co.uk", "https://b.co.uk", False),
+    ("https://r.a.co.uk", "https://auth.a.co.uk", True),
+    ("https://127.0.0.1:5000", "https://127.0.0.1:5001", False),
+    ("https://10.0.0.1", "https://11.0.0.1", False),
+    ("https://[::1]:5000", "https://[::1]:5001", False),
+    ("https://localhost:5000", "https://localhost:5001", False),
+    ("https://registry", "https://auth", False),
+    ("https://uk", "https://co.uk", False),
+]
+
+
+@pytest.mark.parametrize(("registry", "realm", "allowed"), REALMS)
+def test_91_what_is_one_site(registry: str, realm: str, allowed: bool) -> None:
+    """The rule, and that the Authenticator keeps it."""
+    assert same_site(Origin.of(realm), Origin.of(registry)) is allowed
+    asked: list[str | None] = []
+
+    def fetch_token(url: str, authorization: str | None) -> tuple[int, bytes]:
+        asked.append(authorization)
+        return 200, b'{"token": "t"}'
+
+    host = registry.partition("//")[2]
+    source = HostCredentials(host, Credentials(USER, PASSWORD))
+    authenticator = Authenticator(host, Origin.of(registry), source, fetch_token)
+    try:
+        authenticator.answer(f'Bearer realm="{realm}/token"', "", refused=None)
+    except RegistryError:
+        assert not allowed
+    assert asked in ([BASIC] if allowed else [None], [] if not allowed else [BASIC])
+
+
+def test_91_https_registries_have_https_realms() -> None:
+    authenticator = Authenticator("r.example", Origin.of("https://r.example"), Anonymous(), lambda *_: (200, b""))
+    with pytest.raises(RegistryError, match="expected https as before"):
+        authenticator.answer('Bearer realm="http://r.example/token"', "", refused=None)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b'{"token": "a\\r\\nX-Evil: 1"}',
+        b'{"token": "a b"}',
+        b'{"token": "\\u00e4"}',
+        b'{"token": ""}',
+        b'{"token": 5}',
+        b'{"token": null}',
+        b"{}",
+        b"[]",
+        b"<html>",
+        b'{"token": "a", "token": "b"}',
+        b"[" * 100_000,
+        b'{"token": "' + b"a" * 200_000 + b'"}',
+    ],
+)
+def test_91_tokens_that_are_none(bearer: RegistrySimulator, token: bytes) -> None:
+    bearer.faults.token = token
+    with known(bearer) as target, pytest.raises((RegistryError, SizeMismatch), match="token server"):
+        target.exists(BLOB)
+    assert len(bearer.seen("HEAD")) == 1
+
+
+@pytest.mark.parametrize("life", [b"0", b"-5", b'"x"', b"null", b"99999999999999999"])
+def test_a_token_s_life_may_be_nonsense(bearer: RegistrySimulator, life: bytes) -> None:
+    bearer.tokens["canary-token"] = {f"repository:{REPOSITORY}:pull"}
+    bearer.faults.token = b'{"access_token": "canary-token", "expires_in": ' + life + b"}"
+    with known(bearer) as target:
+        assert target.exists(BLOB)
+        assert target.exists(BLOB)
+    assert len(bearer.seen("GET", "/token")) == 1
+
+
+def test_a_token_server_s_errors_are_typed(bearer: RegistrySimulator, other: RegistrySimulator) -> None:
+    bearer.faults.challenge = f'Bearer realm="{other.url}/v2/token"'
+    for status, kind in ((500, Unavailable), (404, NotFound), (403, Unauthorized), (302, RegistryError)):
+        other.faults.status, other.faults.error = status, b"canary words"
+        other.faults.error_headers = {"Location": f"{bearer.url}/token"}
+        with known(bearer) as target, pytest.raises(kind, match=r"token server.*canary words"):
+            target.exists(BLOB)
+    assert bearer.seen("GET", "/token") == []
+
+
+# --- other origins
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_90_a_redirect_to_another_port_drops_the_credentials(auth: str, other: RegistrySimulator) -> None:
+    with RegistrySimulator(auth=auth, contents=other.contents) as server, known(server) as target:  # type: ignore[arg-type]
+        server.put_blob(REPOSITORY, DATA)
+        server.faults.redirect = f"{other.url}{{path}}"
+        assert target.exists(BLOB)
+        assert fetch_all(target, BLOB, limit=spec.MIB) == DATA
+        assert len(other.requests) == 2
+        assert other.sent_secrets() == []
+        assert all("cookie" not in request.headers for request in other.requests)
+
+
+def test_90_a_redirect_within_the_origin_keeps_them(basic: RegistrySimulator) -> None:
+    with known(basic) as target:
+        target.exists(BLOB)
+        basic.faults.redirect = "{path}"
+        with pytest.raises(RegistryError, match="at most 5 redirects"):
+            target.exists(BLOB)
+    assert basic.sent_secrets() == [BASIC] * 7
+
+
+def test_90_credentials_that_were_dropped_do_not_come_back(basic: RegistrySimulator, other: RegistrySimulator) -> None:
+    with known(basic) as target:
+        target.exists(BLOB)
+        sent = len(basic.sent_secrets())
+        basic.faults.redirect = f"{other.url}{{path}}"
+        other.faults.redirect = f"{basic.url}/v2/{REPOSITORY}/elsewhere"
+        with pytest.raises(RegistryError):
+            target.exists(BLOB)
+    assert other.sent_secrets() == []
+    elsewhere = basic.seen("HEAD", "/elsewhere")
+    assert elsewhere
+    assert all("authorization" not in request.headers for request in elsewhere)
+    assert len(basic.sent_secrets()) > sent  # the first request of each chain did carry them
+
+
+def test_90_a_challenge_from_another_origin_is_not_answered(
+    bearer: RegistrySimulator, other: RegistrySimulator
+) -> None:
+    with known(bearer) as target:
+        target.exists(BLOB)
+        bearer.faults.redirect = f"{other.url}{{path}}"
+        other.faults.challenge, other.auth = f'Basic realm="x", Bearer realm="{other.url}/token"', "bearer"
+        with pytest.raises(Unauthorized):
+            target.exists(BLOB)
+    assert [request.method for request in other.requests] == ["HEAD"]
+    assert other.sent_secrets() == []
+
+
+def test_92_an_upload_elsewhere_gets_neither_credentials_nor_bytes(
+    bearer: RegistrySimulator, other: RegistrySimulator
+) -> None:
+    bearer.faults.location = f"{other.url}{{path}}"
+    with known(bearer) as target, pytest.raises(RegistryError, match="expected a Location on"):
+        push(target, b"new")
+    assert other.requests == []
+
+
+# --- secrets
+
+
+def test_106_no_secret_in_any_text(
+    bearer: RegistrySimulator,
+    basic: RegistrySimulator,
+    other: RegistrySimulator,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Errors, tracebacks, reprs and logs, even when the server echoes what it was sent."""
+    caplog.set_level(logging.DEBUG)
+    texts: list[str] = []
+
+    def collect(target: RegistryTarget) -> None:
+        try:
+            target.exists(BLOB)
+            push(target, b"new")
+        except CasstoreError as error:
+            texts.extend([str(error), repr(error), "".join(traceback.format_exception(error))])
+        texts.extend(map(repr, (target, target._client, target._client.auth, target._client.session)))
+
+    for server in (bearer, basic):
+        with known(server) as target:
+            collect(target)
+            for status in (400, 401, 403, 404, 500):
+                server.faults.status = status
+                server.faults.error = " ".join([*server.sent_secrets()[-2:], PASSWORD]).encode()
+                collect(target)
+                server.faults.error = json.dumps({"errors": [{"message": server.faults.error.decode()}]}).encode()
+                collect(target)
+            server.faults.status = None
+            server.faults.location = "http://canary-pass:word@127.0.0.1/{path}?token=canary-token"
+            collect(target)
+            server.faults.redirect = f"{other.url}{{path}}?token=canary-token"
+            other.faults.status = 500
+            collect(target)
+            server.faults.refusals = 1000
+            collect(target)
+    credentials = Credentials(USER, PASSWORD)
+    texts.extend([repr(credentials), str(credentials), repr(bearer.credentials)])
+    assert len(texts) > 50
+    for text in texts:
+        assert not any(canary in text for canary in (*CANARIES, "canary-pass"))
+    records = [record.getMessage() for record in caplog.records if record.name.startswith("casstore")]
+    assert not any(canary in text for text in records for canary in CANARIES)
+
+
+def test_106_the_environment_and_netrc_are_not_read(
+    basic: RegistrySimulator, other: RegistrySimulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login ns password canary\n")
+    netrc.chmod(0o600)
+    (tmp_path / ".docker").mkdir()
+    auth = base64.b64encode(b"env:canary").decode()
+    (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {basic.host: {"auth": auth}}}))
+    for name, value in {
+        "HOME": str(tmp_path),
+        "NETRC": str(netrc),
+        "DOCKER_CONFIG": str(tmp_path / ".docker"),
+        "ORAS_USER": "env",
+        "ORAS_PASS": "canary",
+        "HTTP_PROXY": other.url,
+        "http_proxy": other.url,
+        "ALL_PROXY": other.url,
+        "REQUESTS_CA_BUNDLE": "/nonsense",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with anonymous(basic) as target, pytest.raises(Unauthorized):
+        target.exists(BLOB)
+    assert basic.sent_secrets() == []
+    assert other.requests == []
+
+
+def test_cookies_are_neither_kept_nor_sent(other: RegistrySimulator) -> None:
+    """Harbor takes a client with cookies for a browser."""
+    other.faults.status, other.faults.error_headers = 200, {"Set-Cookie": "sid=canary; Path=/", "Content-Length": "0"}
+    with anonymous(other) as target:
+        target.exists(BLOB)
+        target.exists(BLOB)
+    assert all("cookie" not in request.headers for request in other.requests)
+
+
+# --- login
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_login_asks_the_registry(auth: str) -> None:
+    with RegistrySimulator(auth=auth) as server:  # type: ignore[arg-type]
+        login(server.options, server.host, Credentials(USER, PASSWORD))
+        assert BASIC in server.sent_secrets()
+        for wrong in (Credentials(USER, "canary-wrong"), Credentials("bob", PASSWORD)):
+            with pytest.raises(Unauthorized) as caught:
+                login(server.options, server.host, wrong)
+            assert wrong.password not in str(caught.value)
+
+
+def test_login_to_a_registry_that_asks_nobody(other: RegistrySimulator) -> None:
+    login(other.options, other.host, Credentials(USER, PASSWORD))
+    assert other.sent_secrets() == []
+
+
+def test_login_fails_where_the_password_may_not_go(bearer: RegistrySimulator, other: RegistrySimulator) -> None:
+    """An anonymous token would open /v2/, but proves nothing about the password."""
+    bearer.faults.challenge = f'Bearer realm="{other.url}/token"'
+    other.tokens = bearer.tokens
+    with pytest.raises(Unauthorized, match="another site"):
+        login(bearer.options, bearer.host, Credentials(USER, PASSWORD))
+    assert other.sent_secrets() == []
+
+
+def test_login_where_there_is_no_registry(other: RegistrySimulator) -> None:
+    other.faults.status = 404
+    with pytest.raises(NotFound):
+        login(other.options, other.host, Credentials(USER, PASSWORD))
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_real_registry_with_tokens_from_another_port(tmp_path: Path) -> None:
+    """docker-registry checks our scopes; its token server, on another port of an IP address, never sees a password."""
+    with (
+        real_registry(tmp_path, auth="token") as server,
+        RegistryTarget(server.reference("a/b"), server.options, server.credentials) as target,
+    ):
+        new = push(target, b"new")
+        assert fetch_all(target, new, limit=10) == b"new"
+        assert server.token_server is not None
+        asked = server.token_server.requests
+        assert [request.query["scope"] for request in asked] == [["repository:a/b:pull"], ["repository:a/b:pull,push"]]
+        assert {request.authorization for request in asked} == {None}
+
+
+# --- parsing
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ('Bearer realm="https://a/t",service="s",scope="x:y:z"', Challenge("bearer", "https://a/t", "s")),
+        ('bearer REALM="https://a/t" , Service=s', Challenge("bearer", "https://a/t", "s")),
+        ('Bearer realm="https://a/t?x=1,2",service=""', Challenge("bearer", "https://a/t?x=1,2", "")),
+        ('Basic realm="R", Bearer realm="https://a/t",service="s"', Challenge("bearer", "https://a/t", "s")),
+        ('Bearer realm="https://a/t",service="s", Basic realm="R"', Challenge("bearer", "https://a/t", "s")),
+        ('Negotiate, Basic realm="R"', Challenge("basic")),
+        ("Basic", Challenge("basic")),
+        ("Bearer", Challenge("bearer")),
+        ("", None),
+        ("Negotiate", None),
+        ("BasicX realm=y", None),
+    ],
+)
+def test_challenges(header: str, expected: Challenge | None) -> None:
+    assert Challenge.parse(header) == expected
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=255)))
+def test_any_header_is_a_challenge_or_none(header: str) -> None:
+    for text in (header, f"Bearer {header}", f'Bearer realm="{header}"', f"{header}, Basic {header}"):
+        assert isinstance(Challenge.parse(text), Challenge | None)
+
+
+@given(st.text() | st.from_regex(r"[hH]ttps?://[!-~]{0,30}", fullmatch=True))
+def test_any_location_is_a_clean_url_or_an_error(location: str) -> None:
+    try:
+        url = follow("https://r.example/v2/x", location, subject="x")
+    except RegistryError as refused:
+        text = str(refused)
+    else:
+        text = url
+        assert Origin.of(url).scheme == "https"
+        assert not set(url) & set(" \\#")
+        assert "@" not in url.partition("//")[2].partition("/")[0]
+    assert text.isascii()
+    assert text.isprintable()
