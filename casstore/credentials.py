@@ -59,7 +59,8 @@ class HostCredentials:
 class DockerConfig:
     """A Docker `config.json` (or Podman `auth.json`): credentials under `auths`, by exact host.
 
-    docker.io stands under `https://index.docker.io/v1/`, as Docker writes it. What else is in the file is kept.
+    docker.io stands under `https://index.docker.io/v1/`, as Docker writes it. What else is in the file is kept. Of two
+    that write at once, the last one wins.
     """
 
     def __init__(self, path: str) -> None:

@@ -65,6 +65,7 @@ class StagedBlob:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            self._operation.forget(self)
 
 
 class Operation:
@@ -84,6 +85,7 @@ class Operation:
         self._count = 0
         self._mutex = threading.Lock()
         self._leased: set[Digest] = set()
+        self._open: set[StagedBlob] = set()
 
     def rely_on(self, digests: Iterable[Digest]) -> None:
         """Add blobs to the lease: gc keeps them while the operation runs. Call with the store's lock held."""
@@ -103,8 +105,13 @@ class Operation:
         """Start a blob."""
         with self._mutex:
             self._count += 1
-            count = self._count
-        return StagedBlob(self, os.path.join(self.path, f"new-{count}"))
+            blob = StagedBlob(self, os.path.join(self.path, f"new-{self._count}"))
+            self._open.add(blob)
+        return blob
+
+    def forget(self, blob: StagedBlob) -> None:
+        """A blob was closed."""
+        self._open.discard(blob)
 
     def add(self, data: bytes, media_type: str) -> Descriptor:
         """Stage a small blob."""
@@ -144,6 +151,8 @@ class Operation:
 
     def close(self) -> None:
         """End the operation: whatever is still staged is dropped."""
+        for blob in list(self._open):
+            blob.close()
         shutil.rmtree(self.path, ignore_errors=True)
         self._lease.release()
 

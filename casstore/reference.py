@@ -90,6 +90,8 @@ def parse_reference(text: str) -> Reference:
     Raises:
         InvalidReference: outside the grammar; the text says which part.
     """
+    if re.match(r"(?!oci:)[^/]*@[^/]*/", text):  # user:password@host/...: the password must not reach an error text
+        raise InvalidReference(f"reference: expected no user name or password in it; use casstore login. {_FORM}")
     rest, digest = text, None
     if "@" in text:
         rest, _, tail = text.rpartition("@")

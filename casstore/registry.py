@@ -10,6 +10,7 @@ registry_http.py; mounts and chunked uploads, which belong into `RegistryTarget.
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ __all__ = ["MANIFEST_TYPES", "RegistryOptions", "RegistryTarget", "login"]
 MANIFEST_TYPES: frozenset[str] = frozenset(oras.defaults.default_manifest_accepted_media_types)
 """What lives under /manifests/: OCI's and Docker's image manifests and indexes. All else is a blob."""
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES))
+_LENGTH = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
 _CACHE_BYTES = 4 * spec.MAX_MANIFEST
 
 
@@ -245,9 +247,10 @@ def login(options: RegistryOptions, host: str, credentials: Credentials) -> None
     """
     host = parse_host(host)
     with RegistryClient(host, options, HostCredentials(host, credentials)) as client:
-        client.finish(client.request("GET", client.base, subject=host, expect=(200,)), host)
+        subject = f"{host}: login as {ascii(credentials.username)}"
+        client.finish(client.request("GET", client.base, subject=subject, expect=(200,)), subject)
         if client.auth.challenged and not client.auth.password_sent:
-            raise Unauthorized(f"{host}: expected a check of the credentials, got none; {client.auth.advice}")
+            raise Unauthorized(f"{subject}: expected a check of the password, got none; {client.auth.advice}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,13 +318,14 @@ def _check_digest_header(response: requests.Response, digest: Digest, subject: s
 
 
 def _check_length_header(response: requests.Response, size: int, subject: str) -> None:
-    """Content-Length, where there is one, is one number, and the right one: nothing is read for nothing."""
+    """Content-Length, where there is one, is one number, and the right one: nothing is read in vain."""
     claimed = response.headers.get("Content-Length")
-    if claimed is None or claimed == str(size):
+    if claimed is None:
         return
-    if not (claimed.isascii() and claimed.isdigit()):
+    if not _LENGTH.match(claimed):
         raise RegistryError(f"{subject}: expected Content-Length {size}, got {ascii(claimed)[:40]}")
-    raise SizeMismatch(subject, expected=size, got=int(claimed[:20]))
+    if int(claimed) != size:
+        raise SizeMismatch(subject, expected=size, got=int(claimed))
 
 
 def _media_type(raw: bytes, headers: Mapping[str, str], subject: str) -> str:

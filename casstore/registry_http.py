@@ -18,6 +18,7 @@ One exchange on the wire is `_exchange`; retries with back-off belong around it,
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -143,7 +144,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
         if options.insecure:
             # urllib3 would warn at every request of what was asked for; other hosts keep their warning.
             warnings.filterwarnings(
-                "ignore", f".*host '{self.origin.host}'", category=urllib3.exceptions.InsecureRequestWarning
+                "ignore", f".*host '{re.escape(self.origin.host)}'", category=urllib3.exceptions.InsecureRequestWarning
             )
         self.auth = Authenticator(host, self.origin, credentials, self._fetch_token)
 

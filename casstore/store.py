@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from casstore import spec
 from casstore.artifact import Artifact
 from casstore.capture import CaptureOptions
 from casstore.catalog import Catalog, Entry
-from casstore.content import Target
+from casstore.content import Source, Target
 from casstore.create import PATH_TAG, Created, Destination, build, create_at_path
 from casstore.digest import Digest
 from casstore.errors import AlreadyExists, CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
@@ -321,9 +320,7 @@ class Store:
         with ExitStack() as stack:
             stack.enter_context(self._directory.relying_on({**needed, digest: snapshot.root.size}))
             target = stack.enter_context(self._open_target(reference, options, force=True))
-            return push(
-                _Blobs(self._directory), snapshot.root, local, target, reference, options=options, progress=progress
-            )
+            return push(self._directory, snapshot.root, local, target, reference, options=options, progress=progress)
 
     def pull(
         self,
@@ -362,10 +359,7 @@ class Store:
         return Artifact.load(self._directory.blobs, self._descriptor(digest))
 
     def _descriptor(self, digest: Digest) -> Descriptor:
-        size = self._directory.blobs.size(digest)
-        if size is None:
-            raise NotFound(f"snapshot {digest}: its manifest is not in the store")
-        return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+        return self._directory.resolve(str(digest))
 
     def _ref_path(self, name: str) -> str:
         return os.path.join(self._directory.refs.path, name)
@@ -435,16 +429,9 @@ class Store:
                 yield target
 
     @contextlib.contextmanager
-    def _open_source(self, reference: Reference, options: TransferOptions) -> Iterator[Target]:
+    def _open_source(self, reference: Reference, options: TransferOptions) -> Iterator[Source]:
+        if isinstance(reference, LayoutReference) and is_store(reference.path):
+            yield StoreDirectory.open(reference.path, self._directory.options, create=False)
+            return
         with open_target(reference, options, create=False, durability=self._directory.durability) as target:
             yield target
-
-
-class _Blobs:
-    """A store's content as a Source; its names were resolved already."""
-
-    def __init__(self, directory: StoreDirectory) -> None:
-        self.fetch = directory.blobs.fetch
-
-    def resolve(self, reference: str) -> Descriptor:
-        raise NotFound(f"{reference}: names are resolved by the store")

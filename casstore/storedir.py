@@ -24,6 +24,7 @@ from typing import Any
 
 from casstore import durable, layout, spec
 from casstore.blobs import BlobDirectory
+from casstore.content import Reader
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import (
@@ -36,13 +37,14 @@ from casstore.errors import (
     storage_errors,
 )
 from casstore.jsondoc import dump, load_object
-from casstore.names import SnapshotName
+from casstore.names import SnapshotName, parse_name
 from casstore.oci import Descriptor, ImageIndex
 from casstore.operation import Operation
 from casstore.refs import BrokenRef, Refs
 from casstore.schema import validate
 
 _MARKER = "casstore.json"
+_STORE_REF = spec.ANNOTATION_STORE_REF
 _FEATURES: Mapping[str, frozenset[str]] = {
     "compatible": frozenset(),
     "readOnlyCompatible": frozenset(),
@@ -175,29 +177,49 @@ class StoreDirectory:
                 del refs[name]
         return refs, sorted(broken)
 
+    def fetch(self, descriptor: Descriptor) -> Reader:
+        """Open content; see Fetcher."""
+        return self.blobs.fetch(descriptor)
+
+    def resolve(self, reference: str) -> Descriptor:
+        """What a name, or the digest of a stored manifest, stands for; see Resolver."""
+        digest = Digest.parse(reference) if reference.startswith("sha256:") else self.refs.get(parse_name(reference))
+        size = None if digest is None else self.blobs.size(digest)
+        if digest is None or size is None:
+            raise NotFound(f"snapshot {reference}: it is not in store {self.path!r}")
+        return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+
     def foreign_entries(self) -> list[dict[str, Any]]:
         """The entries of index.json that another tool added; none when it is missing or damaged."""
+        return self._foreign(self.read_refs()[0])
+
+    def _foreign(self, refs: Mapping[SnapshotName, Digest]) -> list[dict[str, Any]]:
+        """Entries without our mark; not those that say what a ref says already."""
         try:
-            index = layout.read_index(self.path)
-        except DocumentError:
-            return []
-        refs, _ = self.read_refs()
-        return _foreign(index, refs)
+            entries = [entry for entry in self._index_entries() if _STORE_REF not in entry.get("annotations", {})]
+            # Only theirs go through the schema: ours are derived, and may be thousands.
+            index = ImageIndex.parse(ImageIndex(tuple(entries)).to_bytes(), subject="index.json")
+        except (CasstoreError, LookupError, TypeError, AttributeError):
+            return []  # damaged: made anew; only what another tool had added to it is lost
+        ours = {(name, str(digest)) for name, digest in refs.items()}
+        return [entry for entry in index.entries if (_ref_name(entry), entry["digest"]) not in ours]
+
+    def _index_entries(self) -> list[dict[str, Any]]:
+        """The entries of index.json as they are; any error when it is missing or not of its form."""
+        raw = layout.read_file(os.path.join(self.path, "index.json"), limit=spec.MAX_INDEX)
+        entries: list[dict[str, Any]] = load_object(raw or b"", subject="index.json", limit=spec.MAX_INDEX)["manifests"]
+        return entries
 
     def _derive_index(self) -> None:
         refs, _ = self.read_refs()
-        try:
-            index = layout.read_index(self.path)
-        except DocumentError:
-            index = None  # damaged: made anew; only what another tool had added to it is lost
         entries = []
         for name, digest in refs.items():
             size = self.blobs.size(digest)
             if size is not None:
                 entries.append(_entry(name, digest, size))
-        for entry in _foreign(index, refs):
+        for entry in self._foreign(refs):
             annotations = dict(entry.get("annotations", {}))
-            if annotations.get(spec.ANNOTATION_REF_NAME) in refs:
+            if _ref_name(entry) in refs:
                 del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
             entries.append({**entry, "annotations": annotations})
         layout.write_index(self.path, ImageIndex(tuple(entries)), self.durability)
@@ -205,12 +227,10 @@ class StoreDirectory:
     def _index_is_current(self) -> bool:
         """Whether index.json names just the refs: a cheap look, for every opening; anything odd counts as no."""
         try:
-            raw = layout.read_file(os.path.join(self.path, "index.json"), limit=spec.MAX_INDEX)
-            entries = load_object(raw or b"", subject="index.json", limit=spec.MAX_INDEX)["manifests"]
             named = {
-                entry["annotations"][spec.ANNOTATION_STORE_REF]: entry["digest"]
-                for entry in entries
-                if spec.ANNOTATION_STORE_REF in entry.get("annotations", {})
+                entry["annotations"][_STORE_REF]: entry["digest"]
+                for entry in self._index_entries()
+                if _STORE_REF in entry.get("annotations", {})
             }
         except (CasstoreError, LookupError, TypeError, AttributeError):
             return False
@@ -223,20 +243,13 @@ def _entry(name: str, digest: Digest, size: int) -> dict[str, Any]:
         digest=digest,
         size=size,
         artifact_type=spec.ARTIFACT_TYPE,
-        annotations={spec.ANNOTATION_REF_NAME: name, spec.ANNOTATION_STORE_REF: name},
+        annotations={spec.ANNOTATION_REF_NAME: name, _STORE_REF: name},
     ).to_dict()
 
 
-def _foreign(index: ImageIndex | None, refs: Mapping[SnapshotName, Digest]) -> list[dict[str, Any]]:
-    """Entries without our mark; not those that say what a ref says already."""
-    ours = {(name, str(digest)) for name, digest in refs.items()}
-    result = []
-    for entry in index.entries if index else ():
-        annotations = entry.get("annotations", {})
-        named = (annotations.get(spec.ANNOTATION_REF_NAME), entry["digest"])
-        if spec.ANNOTATION_STORE_REF not in annotations and named not in ours:
-            result.append(entry)
-    return result
+def _ref_name(entry: Mapping[str, Any]) -> str | None:
+    name: str | None = entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME)
+    return name
 
 
 def _is_plain_directory(path: str) -> bool:

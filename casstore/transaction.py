@@ -16,7 +16,7 @@ from casstore.capture import Place
 from casstore.catalog import Catalog
 from casstore.content import Fetcher, Reader
 from casstore.digest import ChunkId, Digest
-from casstore.errors import CorruptContent, NotFound
+from casstore.errors import CorruptContent
 from casstore.intake import verify_chunks
 from casstore.names import SnapshotName, parse_name
 from casstore.oci import Descriptor
@@ -107,16 +107,10 @@ class Transaction:
         """What a ref, or the digest of a stored or staged manifest, stands for; see Resolver."""
         if reference.startswith("sha256:"):
             digest = Digest.parse(reference)
-        else:
-            named = self._directory.refs.get(parse_name(reference))
-            if named is None:
-                raise NotFound(f"snapshot {reference}: there is no such name")
-            digest = named
-        size = self._operation.staged.size(digest)
-        size = self._blobs.size(digest) if size is None else size
-        if size is None:
-            raise NotFound(f"snapshot {digest}: it is not in the store")
-        return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+            size = self._operation.staged.size(digest)
+            if size is not None:
+                return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+        return self._directory.resolve(reference)
 
     def tag(self, descriptor: Descriptor, name: str) -> None:
         """Verify the artifact and commit it under `name`; see Tagger.

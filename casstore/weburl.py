@@ -54,7 +54,7 @@ def follow(url: str, target: str | None, *, subject: str) -> str:
         raise RegistryError(f"{subject}: expected a URL, got {ascii(target)[:100]}") from None
     if parts.scheme not in _PORTS:
         raise RegistryError(f"{subject}: expected an http or https URL, got {shown(absolute)}")
-    if parts.scheme == "http" and url.startswith("https:"):
+    if parts.scheme == "http" and Origin.of(url).scheme == "https":
         raise RegistryError(f"{subject}: expected https as before, got {shown(absolute)}; check the registry's proxy")
     try:
         parse_host(parts.netloc)

@@ -21,7 +21,7 @@ LAYERS = {
     "content": {"content", "streams", "progress", "pool"},
     "bytes": {"chunker", "frame", "disk", "scan", "integrity"},
     "documents": {"manifest", "diskmap", "extents", "pack"},
-    "whole snapshots": {"capture", "artifact"},
+    "whole snapshots": {"capture", "artifact", "contents", "intake"},
     "adapters": {
         *("durable", "memory", "blobs", "operation", "layout", "refs", "storedir"),
         *("registry", "registry_auth", "registry_errors", "registry_http", "credentials"),
@@ -29,7 +29,7 @@ LAYERS = {
     "derived": {"graph", "catalog", "transaction"},
     "dialects": {"microsandbox"},
     "use cases": {"create", "restore", "transfer", "verify", "archive", "check", "gc", "retention", "attest"},
-    "face": {"snapshot", "store"},
+    "face": {"snapshot", "listing", "store"},
     "command line": {"cli", "__main__"},
     "sdk": {"aio"},
 }

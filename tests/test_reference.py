@@ -56,7 +56,7 @@ def test_parse(text: str, expected: RegistryReference | LayoutReference) -> None
         ("library/alpine", "no registry host"),
         ("/a", "no registry host"),
         ("https://ghcr.io/a", "registry 'https:'"),
-        ("user:pw@ghcr.io/a", "expected sha256"),
+        ("user:pw@ghcr.io/a", "no user name or password"),
         ("ghcr.io/", "expected a repository"),
         ("ghcr.io/A", "expected a repository"),
         ("ghcr.io/a//b", "expected a repository"),

@@ -178,7 +178,8 @@ def test_91_a_registry_that_always_says_401_is_asked_twice(auth: str) -> None:
         assert len(server.seen("HEAD")) == 2
         with pytest.raises(Unauthorized):
             target.exists(BLOB)
-        assert len(server.requests) < 8
+        # a password that was refused is not offered again at once; a token may have expired
+        assert len(server.seen("HEAD")) == (3 if auth == "basic" else 4)
 
 
 @pytest.mark.parametrize("challenge", ["Negotiate", "Bearer", "Bearer realm", 'Digest realm="x"', "\x1b[31m", ","])

@@ -1,0 +1,229 @@
+"""Artifacts to attack readers with: packs, maps and manifests put together by hand, and a store of blobs in memory.
+
+Everything here is written from the layouts in docs/reference/format.md with `struct` alone, and shares no code with
+what it tests: it can write down what casstore's own writers cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zstandard
+from blake3 import blake3
+
+from casstore import spec
+from casstore.capture import CaptureOptions, Place, StoredPack
+from casstore.create import Created, Description, build
+from casstore.digest import ChunkId, Digest
+from casstore.disk import DiskSource
+from casstore.errors import NotFound, SizeMismatch
+from casstore.manifest import ImageRef, Manifest, SnapshotFormat, UpperLayer
+from casstore.oci import ArtifactManifest, Descriptor
+from casstore.pack import FOOTER_SIZE, PackDirectory, directory_length
+
+RAW, ZSTD, DELTA = 0, 1, 2
+CREATED_AT = 1_735_689_600 * 10**9
+
+
+class MemoryBlobs:
+    """Blobs in memory: a RangeReader, and a Destination whose look-ups know every pack that was `remember`ed."""
+
+    def __init__(self) -> None:
+        self.contents: dict[Digest, bytes] = {}
+        self.places: dict[ChunkId, Place] = {}
+        self.reads: list[tuple[Digest, int, int]] = []
+
+    def add(self, data: bytes, media_type: str) -> Descriptor:
+        descriptor = Descriptor.of(data, media_type)
+        self.contents[descriptor.digest] = data
+        return descriptor
+
+    def new_blob(self) -> MemoryBlob:
+        return MemoryBlob(self)
+
+    def lookup(self, ids: Sequence[ChunkId]) -> Mapping[ChunkId, Place]:
+        assert len(set(ids)) == len(ids)
+        return {chunk_id: self.places[chunk_id] for chunk_id in ids if chunk_id in self.places}
+
+    def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
+        self.reads.append((descriptor.digest, offset, length))
+        data = self.contents.get(descriptor.digest)
+        if data is None:
+            raise NotFound(f"blob {descriptor.digest}")
+        if len(data) != descriptor.size:
+            raise SizeMismatch(f"blob {descriptor.digest}", expected=descriptor.size, got=len(data))
+        assert 0 <= offset <= offset + length <= len(data)
+        return data[offset : offset + length]
+
+    def remember(self, packs: Iterable[Descriptor]) -> None:
+        """Let look-ups find the chunks of these packs."""
+        for pack in packs:
+            directory = read_directory(self.contents[pack.digest])
+            for n in range(len(directory)):
+                self.places[directory.chunk_id(n)] = Place(StoredPack(pack, directory.digest), n)
+
+    def create(
+        self, path: Path, *, workers: int = 2, level: int = 3, integrity: str | None = None
+    ) -> tuple[Created, ArtifactManifest]:
+        """Capture a disk."""
+        with DiskSource.open(path) as source:
+            made = build(
+                source,
+                self,
+                Description(integrity=integrity),
+                options=CaptureOptions(level=level, workers=workers),
+                clock=lambda: CREATED_AT,
+            )
+        return made, ArtifactManifest.parse(self.contents[made.root.digest], subject="made")
+
+
+class MemoryBlob:
+    """A blob being written into a MemoryBlobs."""
+
+    def __init__(self, blobs: MemoryBlobs) -> None:
+        self._blobs, self._data = blobs, bytearray()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._data += data
+
+    def finish(self, media_type: str) -> Descriptor:
+        return self._blobs.add(bytes(self._data), media_type)
+
+
+def read_directory(pack: bytes) -> PackDirectory:
+    """The directory of a whole pack."""
+    length = directory_length(pack[-FOOTER_SIZE:], len(pack), subject="pack")
+    return PackDirectory.parse(pack[-length:], len(pack), subject="pack")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame as a pack's directory describes it. `plain` lengths may lie."""
+
+    kind: int
+    stored: bytes
+    chunks: Sequence[tuple[bytes, int]]
+    """(BLAKE3-256, plain length) of each."""
+    base: bytes = b""
+    reserved: bytes = b"\0\0\0"
+
+
+def frame(kind: int, *chunks: bytes, base: bytes = b"") -> Frame:
+    """A right frame of these chunks' plain bytes."""
+    plain = b"".join(chunks)
+    if kind == RAW:
+        stored = plain
+    elif kind == ZSTD:
+        stored = zstandard.ZstdCompressor(level=3).compress(plain)
+    else:
+        words = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        stored = zstandard.ZstdCompressor(level=3, dict_data=words).compress(plain)
+    ids = [(blake3(chunk).digest(), len(chunk)) for chunk in chunks]
+    return Frame(kind, stored, ids, blake3(base).digest() if kind == DELTA else b"")
+
+
+def directory_bytes(
+    frames: Sequence[Frame], *, counts: tuple[int, int, int] | None = None, zero: int = 0, magic: bytes = b"CASPACK1"
+) -> bytes:
+    """The directory and footer of a pack."""
+    chunks = [chunk for each in frames for chunk in each.chunks]
+    bases = b"".join(each.base for each in frames)
+    out = b"".join(
+        struct.pack("<B3sII", each.kind, each.reserved, len(each.chunks), len(each.stored)) for each in frames
+    )
+    out += b"".join(chunk_id for chunk_id, _ in chunks)
+    out += b"".join(struct.pack("<I", length) for _, length in chunks)
+    out += bases
+    counts = counts or (len(frames), len(chunks), len(bases) // 32)
+    return out + struct.pack("<IIII8s", *counts, zero, magic)
+
+
+def pack_bytes(frames: Sequence[Frame], directory: bytes | None = None) -> bytes:
+    """A whole pack."""
+    directory = directory_bytes(frames) if directory is None else directory
+    return b"CASPACK1" + b"".join(each.stored for each in frames) + directory
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk of a map: extents as (gap, length), runs as (gap, pack, first chunk, chunks)."""
+
+    size: int
+    extents: Sequence[tuple[int, int]] = ()
+    runs: Sequence[tuple[int, int, int, int]] = ()
+    name: bytes = b"disk.raw"
+
+    def encode(self) -> bytes:
+        out = struct.pack("<B", len(self.name)) + self.name
+        out += struct.pack("<QII", self.size, len(self.extents), len(self.runs))
+        for column in range(2):
+            out += b"".join(struct.pack("<Q", extent[column]) for extent in self.extents)
+        for column, form in enumerate(("<Q", "<I", "<I", "<I")):
+            out += b"".join(struct.pack(form, run[column]) for run in self.runs)
+        return out
+
+
+def map_body(packs: Sequence[tuple[bytes, bytes]], disks: Sequence[Disk]) -> bytes:
+    """A map's body; `packs` are (sha256 of the pack, BLAKE3-256 of its directory)."""
+    out = struct.pack("<II", len(packs), len(disks))
+    return out + b"".join(sha + directory for sha, directory in packs) + b"".join(disk.encode() for disk in disks)
+
+
+def map_blob(body: bytes, *, length: int | None = None, magic: bytes = b"CASMAP1\n") -> bytes:
+    """A map around a body."""
+    header = struct.pack("<8sQ", magic, len(body) if length is None else length)
+    return header + zstandard.ZstdCompressor(level=3).compress(body)
+
+
+@dataclass
+class HandMade:
+    """An artifact put together from packs and disks; each part can be replaced by a wrong one."""
+
+    packs: Sequence[bytes]
+    disks: Sequence[Disk]
+    listed: Sequence[tuple[bytes, bytes]] | None = None
+    """What the map says of the packs, if not the truth."""
+    layers: Sequence[Descriptor] | None = None
+    """The manifest's packs, if not the truth."""
+    config_size: int | None = None
+    map: bytes | None = None
+    blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
+
+    def store(self) -> Descriptor:
+        """Put every blob into `blobs`; the artifact manifest's descriptor."""
+        layers = [self.blobs.add(pack, spec.MEDIA_PACK) for pack in self.packs]
+        listed = [pack_entry(pack) for pack in self.packs] if self.listed is None else self.listed
+        mapped = map_blob(map_body(listed, self.disks)) if self.map is None else self.map
+        size = self.disks[0].size if self.config_size is None else self.config_size
+        config = self.blobs.add(config_bytes(size, self.disks[0].name.decode()), spec.MEDIA_CONFIG)
+        manifest = ArtifactManifest.build(
+            config=config,
+            layers=[self.blobs.add(mapped, spec.MEDIA_MAP), *(layers if self.layers is None else self.layers)],
+            annotations={},
+        )
+        return self.blobs.add(manifest.raw, spec.MEDIA_MANIFEST)
+
+
+def pack_entry(pack: bytes) -> tuple[bytes, bytes]:
+    """What a map says of a pack."""
+    frames, chunks, bases = struct.unpack("<III", pack[-FOOTER_SIZE : -FOOTER_SIZE + 12])
+    length = frames * 12 + chunks * 36 + bases * 32 + FOOTER_SIZE
+    return hashlib.sha256(pack).digest(), blake3(pack[-length:]).digest()
+
+
+def config_bytes(size: int, disk: str = "disk.raw") -> bytes:
+    """A snapshot manifest of one raw disk."""
+    return Manifest(
+        format=SnapshotFormat.RAW,
+        fstype="unknown",
+        image=ImageRef(ref="scratch", manifest_digest=str(Digest.of(b""))),
+        parent=None,
+        created_at="2025-01-01T00:00:00Z",
+        labels={},
+        upper=UpperLayer(file=disk, size_bytes=size, integrity=None),
+        source_sandbox=None,
+    ).to_bytes()
