@@ -116,7 +116,7 @@ class Artifact:
         if [pack.digest for pack in packs] != [entry.digest for entry in disk_map.packs]:
             raise DocumentError(subject, "expected the packs of the map, in its order", at="layers")
         directories = tuple(
-            _directory(blobs, pack, entry.directory) for pack, entry in zip(packs, disk_map.packs, strict=True)
+            load_directory(blobs, pack, entry.directory) for pack, entry in zip(packs, disk_map.packs, strict=True)
         )
         artifact = cls(blobs, manifest, config, disk_map, directories)
         artifact._check(subject)
@@ -323,7 +323,13 @@ def _document(blobs: RangeReader, descriptor: Descriptor, limit: int) -> bytes:
     return data
 
 
-def _directory(blobs: RangeReader, pack: Descriptor, expected: bytes) -> PackDirectory:
+def load_directory(blobs: RangeReader, pack: Descriptor, expected: bytes) -> PackDirectory:
+    """The directory of a pack, whose BLAKE3-256 must be `expected`.
+
+    Raises:
+        NotFound, SizeMismatch, DigestMismatch: it is missing or damaged.
+        DocumentError: it breaks its rules.
+    """
     subject = f"pack {pack.digest}"
     if pack.size < FOOTER_SIZE or pack.size > spec.READ_PACK:
         raise DocumentError(subject, f"expected a pack of {FOOTER_SIZE} to {spec.READ_PACK} bytes, got {pack.size}")

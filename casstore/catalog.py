@@ -6,6 +6,9 @@ forgets what no ref reaches any more.
 
 A chunk is listed when its bytes were verified for one of the artifacts here: it lies in a full frame, or in a delta
 frame whose base lies in a full frame of a pack of the same artifact. Nothing else may ever be a dedup hit.
+
+A catalog that is damaged, or was deleted while it was open, is made anew by the call that notices; where it cannot be
+kept in its file (no room, no permission) it is kept in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,9 +32,12 @@ from casstore.manifest import Manifest
 from casstore.names import SnapshotName
 from casstore.oci import Descriptor
 
-_VERSION = 1
-_BUSY = 60.0  # seconds that a writer waits for another
+T = TypeVar("T")
+
+_VERSION = 2
 _BATCH = 500  # SQL variables in a query
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 _SCHEMA = """
 CREATE TABLE artifacts (
@@ -42,13 +48,13 @@ CREATE INDEX artifacts_id ON artifacts (id);
 CREATE INDEX artifacts_parent ON artifacts (parent);
 CREATE TABLE refs (name TEXT PRIMARY KEY, artifact INTEGER NOT NULL REFERENCES artifacts (key)) WITHOUT ROWID;
 CREATE INDEX refs_artifact ON refs (artifact);
-CREATE TABLE blobs (key INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, media_type TEXT NOT NULL,
-    size INTEGER NOT NULL, directory BLOB);
+CREATE TABLE blobs (key INTEGER PRIMARY KEY, digest TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL,
+    directory BLOB, UNIQUE (digest, media_type));
 CREATE TABLE uses (artifact INTEGER NOT NULL REFERENCES artifacts (key), blob INTEGER NOT NULL REFERENCES blobs (key),
     PRIMARY KEY (artifact, blob)) WITHOUT ROWID;
 CREATE INDEX uses_blob ON uses (blob);
 CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL REFERENCES blobs (key), chunk INTEGER NOT NULL,
-    PRIMARY KEY (id, pack, chunk)) WITHOUT ROWID;
+    base BLOB, PRIMARY KEY (id, pack, chunk)) WITHOUT ROWID;
 CREATE INDEX chunks_pack ON chunks (pack);
 """
 
@@ -76,47 +82,90 @@ class Entry:
 
 
 class Catalog:
-    """The catalog in the file `path`; in memory for None."""
+    """The catalog in the file `path`; in memory for None. Other processes are waited for at most `wait` seconds."""
 
-    def __init__(self, path: str | None) -> None:
-        self._path = path
+    def __init__(self, path: str | None, *, wait: float = 60.0) -> None:
+        self._path, self._wait = path, wait
+        self._walk: Callable[[], object] = dict
         try:
             self._db = self._connect()
-        except sqlite3.DatabaseError as error:
-            if path is None or isinstance(error, sqlite3.OperationalError):
-                raise StoreLocked(f"catalog {path!r}: {error}") from error
-            os.unlink(path)  # damaged, and derived: made anew by the next sync
-            self._db = self._connect()
+        except (sqlite3.Error, OSError) as error:
+            self._replace(error, in_memory=False)
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path or ":memory:", timeout=_BUSY, isolation_level=None, check_same_thread=False)
+        if self._path is not None and os.path.islink(self._path):
+            os.unlink(self._path)  # not made here: what it leads to is not ours to write
+        path = self._path or ":memory:"
+        db = sqlite3.connect(path, timeout=self._wait, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = DELETE")
-            db.execute("PRAGMA synchronous = OFF")  # derived: a torn catalog is detected or made anew, never trusted
-            if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                _create(db)
+            db.execute("PRAGMA synchronous = OFF")  # derived: made anew when damaged, and no hit is taken on trust
+            if _version(db) != _VERSION:
+                _create(db, only_if_old=True)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _replace(self, error: sqlite3.Error | OSError, *, in_memory: bool) -> None:
+        """Go on with an empty catalog: in the file where that can be, else in memory.
+
+        Raises:
+            StoreLocked: the file is well, but another process has it to itself for too long.
+        """
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code is the primary one
+        if code in _BUSY:
+            raise StoreLocked(
+                f"catalog {self._path!r}: held by another process for more than {self._wait:g} s; try again, or wait"
+                " longer"
+            ) from error
+        if self._path is not None and code in _DAMAGED:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        try:
+            if in_memory:
+                self._path = None
+            self._db = self._connect()
+        except (sqlite3.Error, OSError):
+            self._path = None
+            self._db = self._connect()
+
+    def _healed(self, work: Callable[[], T]) -> T:
+        """`work()`; when the database fails it, once more on a new one, and then once more on one in memory."""
+        for attempt in range(3):
+            try:
+                if attempt:
+                    self._walk()
+                return work()
+            except sqlite3.Error as error:
+                if attempt == 2:
+                    raise
+                self._db.close()
+                self._replace(error, in_memory=attempt == 1)
+        raise AssertionError("not reached")
+
+    def _all(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        return self._healed(lambda: self._db.execute(query, values).fetchall())
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
+        self._db.execute(f"BEGIN {kind}")
         try:
             yield self._db
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # some errors end it on their own
+                self._db.execute("ROLLBACK")
             raise
 
     def clear(self) -> None:
         """Forget everything."""
-        _create(self._db)
+        self._healed(lambda: _create(self._db))
 
     def refs(self) -> dict[SnapshotName, Digest]:
         """The refs that it saw last."""
@@ -127,11 +176,17 @@ class Catalog:
         self, read_refs: Callable[[], Mapping[SnapshotName, Digest]], load: Callable[[Digest], Artifact]
     ) -> dict[SnapshotName, CasstoreError]:
         """Catch up with the refs; returns the names whose artifacts cannot be loaded, and why."""
+        self._walk = lambda: self._sync(read_refs, load)
+        return self._healed(lambda: self._sync(read_refs, load))
+
+    def _sync(
+        self, read_refs: Callable[[], Mapping[SnapshotName, Digest]], load: Callable[[Digest], Artifact]
+    ) -> dict[SnapshotName, CasstoreError]:
         refs = read_refs()
         if refs == self.refs():
             return {}
         failed: dict[Digest, CasstoreError] = {}
-        with self._writing() as db:
+        with self._transaction("IMMEDIATE") as db:
             refs = read_refs()  # again, now that no other process changes the catalog
             known = {Digest(row[0]) for row in db.execute("SELECT digest FROM artifacts")}
             for digest in dict.fromkeys(refs.values()):
@@ -146,46 +201,17 @@ class Catalog:
 
     def entries(self, digests: Iterable[Digest] | None = None) -> list[Entry]:
         """All snapshots, or those with these digests; newest first."""
-        where, wanted = "", []
-        if digests is not None:
-            wanted = [digest.hex for digest in digests]
-            where = f"WHERE digest IN ({','.join('?' * len(wanted))})"
-        rows = self._db.execute(
-            f"SELECT key, digest, config, allocated, size FROM artifacts {where} ORDER BY created_at DESC, digest",
-            wanted,
-        ).fetchall()
-        names: dict[int, list[str]] = {}
-        for name, key in self._db.execute("SELECT name, artifact FROM refs ORDER BY name"):
-            names.setdefault(key, []).append(name)
-        stored = dict(
-            self._db.execute("SELECT artifact, SUM(size) FROM uses JOIN blobs ON key = blob GROUP BY artifact")
-        )
-        unique = dict(
-            self._db.execute(
-                "SELECT MIN(artifact), SUM(size) FROM (SELECT blob, MIN(artifact) AS artifact FROM uses GROUP BY blob"
-                " HAVING COUNT(*) = 1) JOIN blobs ON key = blob GROUP BY artifact"
-            )
-        )
-        children = dict(self._db.execute("SELECT parent, COUNT(*) FROM artifacts WHERE parent NOTNULL GROUP BY parent"))
-        result = []
-        for key, hex_, config, allocated, size in rows:
-            manifest = Manifest.from_dict(json.loads(config), subject=f"catalog entry {hex_}")
-            result.append(
-                Entry(
-                    digest=Digest(hex_),
-                    names=tuple(names.get(key, ())),
-                    manifest=manifest,
-                    allocated=allocated,
-                    stored=stored.get(key, 0) + size,
-                    unique=unique.get(key, 0) + size,
-                    children=children.get(str(manifest.id), 0),
-                )
-            )
-        return result
+        wanted = None if digests is None else [digest.hex for digest in digests]
+
+        def read() -> list[Entry]:
+            with self._transaction("DEFERRED") as db:  # several queries, one state
+                return _entries(db, wanted)
+
+        return self._healed(read)
 
     def find(self, prefix: str) -> list[Digest]:
         """The artifacts whose digest or id starts with these hexadecimal digits."""
-        rows = self._db.execute(
+        rows = self._all(
             "SELECT digest FROM artifacts WHERE substr(digest, 1, ?1) = ?2 OR substr(id, 1, ?1) = ?2 ORDER BY digest",
             (len(prefix), prefix),
         )
@@ -196,7 +222,7 @@ class Catalog:
         found: dict[ChunkId, list[Place]] = {}
         for at in range(0, len(ids), _BATCH):
             batch = ids[at : at + _BATCH]
-            rows = self._db.execute(
+            rows = self._all(
                 "SELECT id, chunk, digest, size, directory FROM chunks JOIN blobs ON key = pack"
                 f" WHERE id IN ({','.join('?' * len(batch))}) ORDER BY id, digest, chunk",
                 batch,
@@ -208,17 +234,17 @@ class Catalog:
 
     def chunks_of(self, pack: Digest) -> list[int]:
         """The numbers of the chunks of a pack that were verified."""
-        rows = self._db.execute("SELECT chunk FROM chunks JOIN blobs ON key = pack WHERE digest = ?", (pack.hex,))
+        rows = self._all("SELECT chunk FROM chunks JOIN blobs ON key = pack WHERE digest = ?", (pack.hex,))
         return [row[0] for row in rows]
 
     def blobs(self) -> set[Digest]:
         """Every blob that some ref reaches, the manifests included."""
-        rows = self._db.execute("SELECT digest FROM blobs UNION SELECT digest FROM artifacts")
+        rows = self._all("SELECT digest FROM blobs UNION SELECT digest FROM artifacts")
         return {Digest(row[0]) for row in rows}
 
     def dump(self) -> dict[str, Any]:
         """The whole content without its internal keys: equal for equal walks. For tests and `check`."""
-        query = self._db.execute
+        query = self._all
         return {
             "artifacts": sorted(query("SELECT digest, id, parent, created_at, config, size, allocated FROM artifacts")),
             "refs": sorted(query("SELECT name, digest FROM refs JOIN artifacts ON artifact = key")),
@@ -229,13 +255,67 @@ class Catalog:
                     " JOIN blobs b ON b.key = blob"
                 )
             ),
-            "chunks": sorted(query("SELECT id, digest, chunk FROM chunks JOIN blobs ON key = pack")),
+            "chunks": sorted(query("SELECT id, digest, chunk, base FROM chunks JOIN blobs ON key = pack")),
         }
 
 
-def _create(db: sqlite3.Connection) -> None:
+def _entries(db: sqlite3.Connection, wanted: Sequence[str] | None) -> list[Entry]:
+    where = "" if wanted is None else f"WHERE digest IN ({','.join('?' * len(wanted))})"
+    rows = db.execute(
+        f"SELECT key, digest, id, config, allocated, size FROM artifacts {where} ORDER BY created_at DESC, digest",
+        wanted or (),
+    ).fetchall()
+    names: dict[int, list[str]] = {}
+    for name, key in db.execute("SELECT name, artifact FROM refs ORDER BY name"):
+        names.setdefault(key, []).append(name)
+    stored = dict(db.execute("SELECT artifact, SUM(size) FROM uses JOIN blobs ON key = blob GROUP BY artifact"))
+    unique = dict(
+        db.execute(
+            "SELECT MIN(artifact), SUM(size) FROM (SELECT blob, MIN(artifact) AS artifact FROM uses GROUP BY blob"
+            " HAVING COUNT(*) = 1) JOIN blobs ON key = blob GROUP BY artifact"
+        )
+    )
+    children = dict(db.execute("SELECT parent, COUNT(*) FROM artifacts WHERE parent NOTNULL GROUP BY parent"))
+    result = []
+    for key, hex_, id_, config, allocated, size in rows:
+        manifest = _manifest(config, id_)
+        result.append(
+            Entry(
+                digest=Digest(hex_),
+                names=tuple(names.get(key, ())),
+                manifest=manifest,
+                allocated=allocated,
+                stored=stored.get(key, 0) + size,
+                unique=unique.get(key, 0) + size,
+                children=children.get(str(manifest.id), 0),
+            )
+        )
+    return result
+
+
+def _manifest(config: bytes, id_: str) -> Manifest:
+    """A snapshot manifest as it was stored."""
+    with contextlib.suppress(ValueError, CasstoreError):
+        manifest = Manifest.from_dict(json.loads(config), subject="catalog entry")
+        if manifest.id.hex == id_:
+            return manifest
+    error = sqlite3.DatabaseError(f"catalog entry {id_!r} is damaged")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    raise error
+
+
+def _version(db: sqlite3.Connection) -> int:
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _create(db: sqlite3.Connection, *, only_if_old: bool = False) -> None:
+    """Drop all tables and make them empty; `only_if_old`: unless another process was faster."""
     db.execute("BEGIN IMMEDIATE")
     try:
+        if only_if_old and _version(db) == _VERSION:
+            db.execute("ROLLBACK")
+            return
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             db.execute(f'DROP TABLE "{name}"')
         for statement in _SCHEMA.split(";"):
@@ -243,7 +323,8 @@ def _create(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA user_version = {_VERSION}")
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
 
 
@@ -268,12 +349,14 @@ def _insert(db: sqlite3.Connection, artifact: Artifact) -> None:
             "INSERT OR IGNORE INTO blobs (digest, media_type, size, directory) VALUES (?, ?, ?, ?)",
             (blob.digest.hex, blob.media_type, blob.size, None if directory is None else directory.digest),
         )
-        blob_key = db.execute("SELECT key FROM blobs WHERE digest = ?", (blob.digest.hex,)).fetchone()[0]
+        query = "SELECT key FROM blobs WHERE digest = ? AND media_type = ?"
+        blob_key = db.execute(query, (blob.digest.hex, blob.media_type)).fetchone()[0]
         db.execute("INSERT INTO uses VALUES (?, ?)", (key, blob_key))
         if directory is not None:
             usable = np.flatnonzero(verified_chunks(artifact, directory)).tolist()
-            rows = ((directory.chunk_id(chunk), blob_key, chunk) for chunk in usable)
-            db.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)", rows)
+            frames = directory.chunk_frames().tolist()
+            rows = ((directory.chunk_id(n), blob_key, n, directory.base_of(frames[n])) for n in usable)
+            db.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)", rows)
 
 
 def _replace_refs(db: sqlite3.Connection, refs: Mapping[SnapshotName, Digest]) -> None:
@@ -283,12 +366,26 @@ def _replace_refs(db: sqlite3.Connection, refs: Mapping[SnapshotName, Digest]) -
 
 
 def _forget_unreachable(db: sqlite3.Connection) -> None:
-    gone = "SELECT key FROM artifacts WHERE key NOT IN (SELECT artifact FROM refs)"
-    lost = db.execute(gone).fetchall()
-    if not lost:
+    gone = [row[0] for row in db.execute("SELECT key FROM artifacts WHERE key NOT IN (SELECT artifact FROM refs)")]
+    if not gone:
         return
-    db.execute(f"DELETE FROM uses WHERE artifact IN ({gone})")
-    db.execute("DELETE FROM artifacts WHERE key NOT IN (SELECT artifact FROM refs)")
-    unused = "SELECT key FROM blobs WHERE key NOT IN (SELECT blob FROM uses)"
-    db.execute(f"DELETE FROM chunks WHERE pack IN ({unused})")
-    db.execute("DELETE FROM blobs WHERE key NOT IN (SELECT blob FROM uses)")
+    touched = set()
+    for key in gone:
+        touched |= {row[0] for row in db.execute("SELECT blob FROM uses WHERE artifact = ?", (key,))}
+        db.execute("DELETE FROM uses WHERE artifact = ?", (key,))
+        db.execute("DELETE FROM artifacts WHERE key = ?", (key,))
+    for blob in touched:
+        if db.execute("SELECT 1 FROM uses WHERE blob = ? LIMIT 1", (blob,)).fetchone():
+            db.execute(_FORGET_DELTAS, (blob,))
+        else:
+            db.execute("DELETE FROM chunks WHERE pack = ?", (blob,))
+            db.execute("DELETE FROM blobs WHERE key = ?", (blob,))
+
+
+# Of a pack that others still use: the deltas whose base was verified for none of those.
+_FORGET_DELTAS = """
+DELETE FROM chunks WHERE pack = ?1 AND base NOTNULL AND NOT EXISTS (
+    SELECT 1 FROM chunks AS full JOIN uses AS with_base ON with_base.blob = full.pack
+    JOIN uses AS with_delta ON with_delta.artifact = with_base.artifact
+    WHERE full.id = chunks.base AND full.base ISNULL AND with_delta.blob = ?1)
+"""

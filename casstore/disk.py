@@ -24,6 +24,11 @@ Extent = tuple[int, int]
 """(offset, length) of allocated bytes."""
 
 _BLKGETSIZE64: Final = 0x80081272  # linux/fs.h
+_FIEMAP: Final = 0xC020660B  # FS_IOC_FIEMAP; the structs are those of linux/fiemap.h
+_FIEMAP_HEAD: Final = struct.Struct("=QQIIII")  # start, length, flags, mapped extents, extent count, reserved
+_FIEMAP_EXTENT: Final = struct.Struct("=QQQQQIIII")  # logical, physical, length, -, -, flags, -, -, -
+_FIEMAP_LAST, _FIEMAP_UNWRITTEN = 0x1, 0x800
+_FIEMAP_BATCH: Final = 512
 _TRUSTED_HOLES: Final = {  # f_type of statfs(2): file systems that implement SEEK_HOLE themselves, on local data
     0xEF53,  # ext2, ext3, ext4
     0x58465342,  # xfs
@@ -121,6 +126,31 @@ class DiskSource:
             if start >= size or at <= start:
                 return
             yield start, at - start
+
+    def unwritten(self) -> list[Extent]:
+        """The preallocated ranges that nothing was written to yet, as far as the file system tells (FIEMAP).
+
+        SEEK_DATA takes them for holes until somebody reads them and for data from then on, because it looks at the page
+        cache. Bytes that were written a moment ago may still lie in the cache only, so they must be read all the same.
+        """
+        found: list[Extent] = []
+        at, last = 0, False
+        while not last:
+            batch = bytearray(_FIEMAP_HEAD.size + _FIEMAP_BATCH * _FIEMAP_EXTENT.size)
+            _FIEMAP_HEAD.pack_into(batch, 0, at, 2**64 - 1 - at, 0, 0, _FIEMAP_BATCH, 0)
+            try:
+                fcntl.ioctl(self._fd, _FIEMAP, batch)
+            except OSError:
+                return []  # no such call here: nothing is known
+            count = _FIEMAP_HEAD.unpack_from(batch)[3]
+            last = count == 0
+            for n in range(count):
+                fields = _FIEMAP_EXTENT.unpack_from(batch, _FIEMAP_HEAD.size + n * _FIEMAP_EXTENT.size)
+                start, length, flags = fields[0], fields[2], fields[5]
+                if flags & _FIEMAP_UNWRITTEN:
+                    found.append((start, length))
+                at, last = start + length, bool(flags & _FIEMAP_LAST)
+        return found
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` with the disk's bytes from `offset`; returns how many there were (fewer at a pipe's end only).

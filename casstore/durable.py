@@ -14,6 +14,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import time
@@ -25,6 +26,7 @@ from casstore.errors import AlreadyExists, StorageError, StoreLocked, storage_er
 
 DIRECTORY_MODE = 0o755
 _POLL_FIRST, _POLL_MOST = 0.002, 0.1  # seconds between attempts for a lock
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp\Z", re.DOTALL)
 
 
 class Durability(Enum):
@@ -88,6 +90,11 @@ def temporary_beside(path: str) -> str:
     """An unused hidden name in the directory of `path`."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that `temporary_beside` gives."""
+    return _TEMPORARY.match(name) is not None
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
@@ -173,10 +180,12 @@ def lock(path: str, *, shared: bool = False, wait: float) -> Lock:
 
     Raises:
         StoreLocked: still held by another process, or the file system cannot lock.
+        StorageError: it cannot be opened, or is a symlink.
     """
     deadline, pause = time.monotonic() + wait, _POLL_FIRST
     while True:
-        held = try_lock(path, shared=shared)
+        with storage_errors(f"locking {path!r}"):
+            held = try_lock(path, shared=shared)
         if held is not None:
             return held
         if time.monotonic() >= deadline:

@@ -75,11 +75,11 @@ def decode(
     """The frame's `length` plain bytes. They are not yet known to be the right ones: check the chunks' digests.
 
     Raises:
-        CorruptContent: not exactly one frame of exactly `length` plain bytes, more than `limit` of them, or it asks
-            for a window past 16 MiB.
+        CorruptContent: not exactly one frame of exactly `length` plain bytes, none or more than `limit` of them, or it
+            asks for a window past 16 MiB.
     """
-    if length > limit:
-        raise CorruptContent(f"{subject}: expected at most {limit} plain bytes in a frame, got {length}")
+    if not 1 <= length <= limit:  # of an empty frame, zstandard would not look at what follows
+        raise CorruptContent(f"{subject}: expected 1 to {limit} plain bytes in a frame, got {length}")
     if kind is FrameKind.RAW:
         if len(stored) != length:
             raise CorruptContent(f"{subject}: expected {length} raw bytes, got {len(stored)}")

@@ -11,19 +11,27 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from casstore import spec
 from casstore.digest import Digest
 from casstore.durable import move
-from casstore.errors import CorruptContent, DocumentError, InvalidDigest, storage_errors
+from casstore.errors import CorruptContent, DocumentError, InvalidDigest, NotFound, storage_errors
 from casstore.jsondoc import load_object
 from casstore.oci import Descriptor
 from casstore.operation import live_leases
 from casstore.storedir import StoreDirectory
 from casstore.streams import fetch_all
 
-_MAX_DEPTH = 16
+_HEAD = 256  # bytes to look for the "{" of a manifest in
+_MANIFESTS = {
+    spec.MEDIA_MANIFEST,
+    spec.MEDIA_INDEX,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
             _set_aside(store, [digest for digest, _ in garbage], dead)
     if not dry_run:
         _empty_trash(store)
+        store.clear_temporaries()
     return GcReport(
         dry_run=dry_run,
         removed=tuple(sorted(digest for digest, _ in garbage)),
@@ -84,47 +93,52 @@ def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
     )
 
 
+class _Blob(NamedTuple):
+    """A blob that something names, and whether it must be a manifest; else a look at it decides."""
+
+    digest: Digest
+    manifest: bool
+
+
 class _Marker:
     """Finds what is reached, and remembers the children of manifests it has read: content never changes."""
 
     def __init__(self, store: StoreDirectory) -> None:
         self._store = store
-        self._children: dict[Digest, list[Digest]] = {}
+        self._children: dict[_Blob, list[_Blob]] = {}
 
     def mark_roots(self) -> set[Digest]:
         """Everything that refs and foreign entries reach."""
         refs, _ = self._store.read_refs()
-        todo = [(digest, 0) for digest in refs.values()]
-        for entry in self._store.foreign_entries():
-            with contextlib.suppress(InvalidDigest):
-                todo.append((Digest.parse(entry["digest"]), 0))
-        reached: set[Digest] = set()
+        todo = [_Blob(digest, manifest=True) for digest in refs.values()]
+        todo += _named(self._store.foreign_entries())
+        reached: set[_Blob] = set()
         while todo:
-            digest, depth = todo.pop()
-            if digest not in reached:
-                reached.add(digest)
-                if depth < _MAX_DEPTH:
-                    todo += [(child, depth + 1) for child in self._of(digest, root=depth == 0)]
-        return reached
+            blob = todo.pop()
+            if blob not in reached:
+                reached.add(blob)
+                todo += self._of(blob)
+        return {blob.digest for blob in reached}
 
-    def _of(self, digest: Digest, *, root: bool) -> list[Digest]:
-        """What a blob names, if it is a manifest. Other blobs name nothing; they are told by their first byte."""
-        if digest not in self._children:
-            self._children[digest] = self._read(digest) if root or self._may_be_manifest(digest) else []
-        return self._children[digest]
+    def _of(self, named: _Blob) -> list[_Blob]:
+        """What a blob names, if it is a manifest. What is not there is looked for again the next time."""
+        if named not in self._children:
+            size = self._store.blobs.size(named.digest)
+            if size is None:
+                return []
+            blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=named.digest, size=size)
+            try:
+                self._children[named] = self._read(blob) if named.manifest or self._may_be_manifest(blob) else []
+            except NotFound:
+                return []
+        return self._children[named]
 
-    def _may_be_manifest(self, digest: Digest) -> bool:
-        size = self._store.blobs.size(digest)
-        if size is None or not 0 < size <= spec.MAX_MANIFEST:
+    def _may_be_manifest(self, blob: Descriptor) -> bool:
+        if blob.size > spec.MAX_MANIFEST:
             return False
-        blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
-        return self._store.blobs.read_range(blob, 0, 1) == b"{"
+        return self._store.blobs.read_range(blob, 0, min(blob.size, _HEAD)).lstrip().startswith(b"{")
 
-    def _read(self, digest: Digest) -> list[Digest]:
-        size = self._store.blobs.size(digest)
-        if size is None:
-            return []
-        blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+    def _read(self, blob: Descriptor) -> list[_Blob]:
         try:
             raw = fetch_all(self._store.blobs, blob, limit=spec.MAX_MANIFEST)
         except CorruptContent as error:
@@ -132,21 +146,29 @@ class _Marker:
                 f"{error}; gc cannot know what it needs: remove its names, or pull the snapshot again"
             ) from error
         try:
-            document = load_object(raw, subject=str(digest), limit=spec.MAX_MANIFEST)
+            document = load_object(raw, subject=str(blob.digest), limit=spec.MAX_MANIFEST)
         except DocumentError:
             return []
-        found: list[Digest] = []
-        for part in [
-            document.get("config"),
-            document.get("subject"),
-            *_list(document.get("layers")),
-            *_list(document.get("manifests")),
-            *_list(document.get("blobs")),
-        ]:
-            if isinstance(part, dict):
-                with contextlib.suppress(InvalidDigest):
-                    found.append(Digest.parse(part.get("digest")))
-        return found
+        return _named(
+            [
+                document.get("config"),
+                document.get("subject"),
+                *_list(document.get("layers")),
+                *_list(document.get("manifests")),
+                *_list(document.get("blobs")),
+            ]
+        )
+
+
+def _named(descriptors: Iterable[object]) -> list[_Blob]:
+    """What descriptors name; nothing for what is none, or has a digest of another algorithm."""
+    found = []
+    for descriptor in descriptors:
+        if isinstance(descriptor, dict):
+            with contextlib.suppress(InvalidDigest):
+                digest = Digest.parse(descriptor.get("digest"))
+                found.append(_Blob(digest, descriptor.get("mediaType") in _MANIFESTS))
+    return found
 
 
 def _list(value: object) -> list[object]:
@@ -157,10 +179,10 @@ def _set_aside(store: StoreDirectory, garbage: list[Digest], dead: list[str]) ->
     """Under the lock: take the names away. A rename needs no space, so a full disk does not stop it."""
     with storage_errors("collecting garbage"):
         os.makedirs(store.trash, exist_ok=True)
-        for digest in garbage:
-            move(store.blobs.path_of(digest), os.path.join(store.trash, digest.hex))
-        for path in dead:
-            move(path, os.path.join(store.trash, os.path.basename(path)))
+        paths = [*(store.blobs.path_of(digest) for digest in garbage), *dead]
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):  # an operation that just ended removes its directory itself
+                move(path, os.path.join(store.trash, os.path.basename(path)))
 
 
 def _empty_trash(store: StoreDirectory) -> None:

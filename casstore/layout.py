@@ -29,12 +29,12 @@ _STAGING = ".casstore"
 
 def read_file(path: str, *, limit: int) -> bytes | None:
     """A small file's bytes, at most `limit + 1`; None when there is no such file."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    with open(fd, "rb") as file, storage_errors(f"reading {path!r}"):
-        return file.read(limit + 1)
+    with storage_errors(f"reading {path!r}"):
+        try:
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+                return file.read(limit + 1)
+        except FileNotFoundError:
+            return None
 
 
 def check_marker(root: str) -> bool:
@@ -76,16 +76,28 @@ class LayoutTarget:
     ) -> None:
         self.root, self._durability, self._wait = root, durability, wait
         self.blobs = BlobDirectory(os.path.join(root, "blobs", "sha256"))
+        if os.path.lexists(root) and not os.path.isdir(root):
+            raise DocumentError(f"oci:{root}", "expected an OCI layout, got no directory")
         if check_marker(root):
             return
         if not create:
             raise NotFound(f"oci:{root}: expected an OCI layout, got no oci-layout file there")
-        if os.path.isdir(root) and os.listdir(root):
-            raise DocumentError(f"oci:{root}", "expected an OCI layout or an empty directory, got other files")
         with storage_errors(f"making oci:{root}"):
-            durable.make_directories(self.blobs.path, durability)
-            write_index(root, ImageIndex(), durability)
-            write_marker(root, durability)
+            durable.make_directories(root, durability)
+            with self._locked():
+                self._make()
+
+    def _make(self) -> None:
+        """Make an empty layout, or finish one whose making was interrupted; the marker comes last."""
+        if check_marker(self.root):
+            return  # another process was faster
+        strangers = set(os.listdir(self.root)) - {"blobs", "index.json", _STAGING}
+        if not all(map(durable.is_temporary, strangers)):
+            raise DocumentError(f"oci:{self.root}", "expected an OCI layout or an empty directory, got other files")
+        durable.make_directories(self.blobs.path, self._durability)
+        if read_index(self.root) is None:
+            write_index(self.root, ImageIndex(), self._durability)
+        write_marker(self.root, self._durability)
 
     def fetch(self, descriptor: Descriptor) -> Reader:
         """Open content; see Fetcher."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from casstore import spec
 from casstore.digest import Digest
-from casstore.errors import CasstoreError, CorruptContent
+from casstore.errors import CasstoreError, CorruptContent, StorageError
 from casstore.layout import LayoutTarget, check_marker
 from casstore.oci import Descriptor
 from casstore.snapshot import Snapshot
@@ -25,7 +25,11 @@ def list_dir(path: str | os.PathLike[str], *, report: Report | None = None) -> l
     """
     found: list[Snapshot] = []
     with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(path)):
+        try:
+            names = sorted(os.listdir(path))
+        except (NotADirectoryError, PermissionError) as error:
+            raise StorageError(f"{os.fspath(path)!r}: {error.strerror}") from error
+        for name in names:
             place = os.path.join(os.fspath(path), name)
             if os.path.isdir(place):
                 found += _snapshots_in(place, report or (lambda _path, _error: None))

@@ -69,11 +69,13 @@ def parse_selector(text: str) -> SnapshotName | DigestPrefix:
 
 
 def parse_disk_name(text: str) -> str:
-    """Check a disk's name: `[a-z0-9._-]{1,64}`, not `.` or `..`.
+    """Check a disk's name: `[a-z0-9._-]{1,64}`, not `.` or `..`, nor what a snapshot's directory needs itself.
 
     Raises:
         InvalidName: anything else.
     """
-    if not _DISK.match(text) or text in {".", ".."}:
-        raise InvalidName(f"disk name {ascii(text[:80])}: expected 1 to 64 of a-z 0-9 . _ -, and not '.' or '..'")
+    if not _DISK.match(text) or text in {".", "..", "manifest.json"}:
+        raise InvalidName(
+            f"disk name {ascii(text[:80])}: expected 1 to 64 of a-z 0-9 . _ -, and not '.', '..' or 'manifest.json'"
+        )
     return text

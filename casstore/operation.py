@@ -184,7 +184,7 @@ def live_leases(parent: str) -> tuple[set[Digest], list[str]]:
             lease = os.path.join(path, _LEASE)
             try:
                 probe = durable.try_lock(lease, create=False)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 dead.append(path)
                 continue
             if probe is None:

@@ -91,7 +91,7 @@ class PackDirectory:
         """Parse directory and footer (`encoded`, the end of a pack of `size` bytes).
 
         Raises:
-            UnsupportedVersion: another magic or frame kind.
+            UnsupportedVersion: another magic or frame kind, or a reserved byte is used.
             DocumentError: any count, length or sum that does not fit.
         """
         frame_count, chunk_count, base_count, length = _footer(encoded[-FOOTER_SIZE:], size, subject)
@@ -106,7 +106,7 @@ class PackDirectory:
         if (kinds > FrameKind.DELTA).any():
             raise UnsupportedVersion(subject, f"frame kind {kinds.max()} is not known to this version")
         if frames["zero"].any():
-            raise DocumentError(subject, "expected zeros in the reserved bytes of frames")
+            raise UnsupportedVersion(subject, "expected zeros in the reserved bytes of frames")
         first_chunk = np.concatenate([[0], np.cumsum(frames["chunks"], dtype=np.int64)])
         deltas = kinds == FrameKind.DELTA
         if not (frames["chunks"] > 0).all() or first_chunk[-1] != chunk_count:
@@ -205,8 +205,8 @@ class PackWriter:
         self._ids = bytearray()
         self._lengths: list[int] = []
         self._bases = bytearray()
-        self.size = len(MAGIC)
-        """Bytes written so far, without the directory to come."""
+        self.size = _SMALLEST
+        """Bytes of the pack if it were finished now."""
         sink.write(MAGIC)
 
     def add(
@@ -215,7 +215,7 @@ class PackWriter:
         """Append a frame with its chunks (digest, plain length); returns the index of its first chunk."""
         first = len(self._lengths)
         self._sink.write(stored)
-        self.size += len(stored)
+        self.size += len(stored) + _FRAME.itemsize + len(chunks) * (_ID + 4) + len(base or b"")
         self._kinds.append(kind)
         self._counts.append(len(chunks))
         self._stored.append(len(stored))

@@ -74,24 +74,31 @@ class Refs:
         except (FileNotFoundError, _NotARef):
             return None
 
+    def require_free(self, name: SnapshotName, *, unless: Digest | None = None) -> None:
+        """Raise AlreadyExists if there is something of this name, a ref or not, but for a ref to `unless`."""
+        current = self.get(name)
+        if current is None and not os.path.lexists(os.path.join(self.path, name)):
+            return
+        if current is None or current != unless:
+            raise AlreadyExists(
+                f"snapshot {name}: expected a free name, got one that stands for {current or 'a broken ref'};"
+                " choose another name, or force with -f"
+            )
+
     def set(self, name: SnapshotName, digest: Digest, *, force: bool) -> None:
         """Let `name` stand for `digest`, durably.
 
         Raises:
             AlreadyExists: it stands for another digest, and `force` is not set.
         """
-        current = self.get(name)
-        if current == digest:
-            self._durability.sync_directory(self.path)
-            return
         path = os.path.join(self.path, name)
-        if not force and os.path.lexists(path):
-            raise AlreadyExists(
-                f"snapshot {name}: expected a free name, got one that stands for {current or 'a broken ref'};"
-                " choose another name, or force with -f"
-            )
+        if not force:
+            self.require_free(name, unless=digest)
         temporary = durable.temporary_beside(path)
         with storage_errors(f"writing ref {name}"):
+            if self.get(name) == digest:
+                self._durability.sync_directory(self.path)
+                return
             try:
                 os.symlink(f"../blobs/sha256/{digest.hex}", temporary)
                 durable.publish(temporary, path, replace=force, durability=self._durability)

@@ -44,16 +44,20 @@ class Scan:
         """
         if self._source.holes_are_known():
             self.size = self._source.size or 0
-            # All at once: reading a preallocated range can turn it from hole to data.
-            self.extents = list(self._source.extents())
-            for start, end in _regions(self.extents, self.size):
-                yield from self._region(start, end, look_for_extents=False)
+            data = list(self._source.extents())
+            doubtful = intersect(data, self._source.unwritten())
+            self.extents = subtract(data, doubtful)
+            for start, end in _regions(data, self.size):
+                yield from self._region(start, end, look_in=doubtful)
+            self.extents = merge(self.extents)
         else:
             end = MAX_DISK if self._source.size is None else self._source.size
-            yield from self._region(0, end, look_for_extents=True)
+            yield from self._region(0, end, look_in=[(0, end)])
+            self.extents = merge(self.extents)
         self._source.check_unchanged()
 
-    def _region(self, start: int, end: int, *, look_for_extents: bool) -> Iterator[list[PlainChunk]]:
+    def _region(self, start: int, end: int, *, look_in: list[Extent]) -> Iterator[list[PlainChunk]]:
+        """Read a region. In the ranges `look_in` the extents are not known: there they are the non-zero blocks."""
         carry = np.empty(0, np.uint8)
         at = start  # where the window (carry first) begins
         last = False
@@ -69,23 +73,53 @@ class Scan:
             window = window[: -(-filled // BLOCK) * BLOCK]
             hashes = chunker.block_hashes(window)
             zero = chunker.zero_blocks(window, hashes)
-            if look_for_extents:
-                self.size = at + filled
-                self._note_extents(zero[fresh // BLOCK :], at + fresh)
+            self.size = max(self.size, at + filled)
+            if look_in:
+                self._note_extents(zero[fresh // BLOCK :], at + fresh, look_in)
             cut = chunker.cut(hashes, zero, last=last)
             view = window.data
             yield [PlainChunk(at + a * BLOCK, view[a * BLOCK : min(b * BLOCK, filled)]) for a, b in cut.chunks]
             carry = window[cut.done * BLOCK :]
             at += cut.done * BLOCK
 
-    def _note_extents(self, zero: npt.NDArray[np.bool_], offset: int) -> None:
-        """Count runs of non-zero blocks as extents, where the file system cannot tell."""
+    def _note_extents(self, zero: npt.NDArray[np.bool_], offset: int, look_in: list[Extent]) -> None:
         edges = np.flatnonzero(np.diff(~zero, prepend=False, append=False)).reshape(-1, 2)
-        for a, b in edges.tolist():
-            start, end = offset + a * BLOCK, min(offset + b * BLOCK, self.size)
-            if self.extents and sum(self.extents[-1]) == start:
-                start = self.extents.pop()[0]
-            self.extents.append((start, end - start))
+        runs = [(offset + a * BLOCK, min((b - a) * BLOCK, self.size - offset - a * BLOCK)) for a, b in edges.tolist()]
+        self.extents += intersect(runs, look_in)
+
+
+def intersect(some: list[Extent], others: list[Extent]) -> list[Extent]:
+    """The bytes in both of two lists of extents, each in order and without overlaps."""
+    result = []
+    n = m = 0
+    while n < len(some) and m < len(others):
+        start = max(some[n][0], others[m][0])
+        end = min(sum(some[n]), sum(others[m]))
+        if start < end:
+            result.append((start, end - start))
+        if sum(some[n]) < sum(others[m]):
+            n += 1
+        else:
+            m += 1
+    return result
+
+
+def subtract(some: list[Extent], others: list[Extent]) -> list[Extent]:
+    """The bytes in `some` and not in `others`, two lists of extents in order and without overlaps."""
+    starts = [0, *(sum(other) for other in others)]
+    ends = [*(offset for offset, _ in others), MAX_DISK]
+    return intersect(some, [(start, end - start) for start, end in zip(starts, ends, strict=True) if end > start])
+
+
+def merge(extents: list[Extent]) -> list[Extent]:
+    """The same bytes, in order, with adjacent extents made one."""
+    result: list[Extent] = []
+    for offset, length in sorted(extents):
+        if result and sum(result[-1]) == offset:
+            result[-1] = (result[-1][0], result[-1][1] + length)
+        else:
+            result.append((offset, length))
+    return result
 
 
 def _regions(extents: list[Extent], size: int) -> Iterator[tuple[int, int]]:

@@ -244,8 +244,7 @@ class Snapshot:
     @property
     def stored_bytes(self) -> int:
         """Bytes of all its blobs, shared ones included."""
-        blobs = {blob.digest: blob.size for blob in self.artifact_manifest.children}
-        return sum(blobs.values()) + self.root.size
+        return sum(self.needs.values())
 
     @property
     def image_ref(self) -> str:
@@ -287,9 +286,10 @@ class Snapshot:
         """The sandbox whose disk it is."""
         return self.manifest.source_sandbox
 
-    def _relying(self) -> AbstractContextManager[None]:
-        wanted = {blob.digest: blob.size for blob in self.artifact_manifest.children}
-        return self.rely({**wanted, self.digest: self.root.size})
+    @property
+    def needs(self) -> Mapping[Digest, int]:
+        """The blobs that it is made of, itself included, with their bytes."""
+        return {blob.digest: blob.size for blob in (self.root, *self.artifact_manifest.children)}
 
     def artifact(self) -> Artifact:
         """All its documents, to read the disk's content with. Nothing keeps the blobs from being collected."""
@@ -301,7 +301,7 @@ class Snapshot:
         Raises:
             NotFound, CorruptContent: something is missing or wrong.
         """
-        with self._relying():
+        with self.rely(self.needs):
             return verify(self.artifact(), self.blobs, workers=workers, meter=Meter(progress, "verifying", None))
 
     def restore(
@@ -324,7 +324,7 @@ class Snapshot:
             StorageError: the file system refused.
         """
         path = os.fspath(destination)
-        with self._relying():
+        with self.rely(self.needs):
             artifact = self.artifact()
             disk = artifact.map.disks[0]
             as_directory = path.endswith("/") or os.path.isdir(path)
@@ -349,7 +349,7 @@ class Snapshot:
         Raises:
             NotFound, CorruptContent: a blob is missing or damaged; what was passed before is right.
         """
-        with self._relying():
+        with self.rely(self.needs):
             artifact = self.artifact()
             meter = Meter(progress, "restoring", self.size_bytes)
             restore_stream(artifact, artifact.map.disks[0], write, workers=workers, meter=meter)

@@ -23,7 +23,7 @@ from casstore.catalog import Catalog, Entry
 from casstore.content import Source, Target
 from casstore.create import PATH_TAG, Created, Destination, build, create_at_path
 from casstore.digest import Digest
-from casstore.errors import AlreadyExists, CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
+from casstore.errors import CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
 from casstore.gc import GcReport, collect
 from casstore.layout import LayoutTarget
 from casstore.listing import is_store, list_dir, nothing_to_keep
@@ -35,7 +35,7 @@ from casstore.refs import BrokenRef
 from casstore.snapshot import Snapshot, SnapshotConfig, SnapshotHandle
 from casstore.storedir import StoreDirectory, StoreOptions
 from casstore.transaction import Transaction
-from casstore.transfer import TransferOptions, TransferReport, open_target, pull, pull_name, push
+from casstore.transfer import TransferOptions, TransferReport, open_target, pull, pull_name, push, push_name
 from casstore.verify import VerifyReport
 
 _CATALOG = "catalog.sqlite"
@@ -57,7 +57,7 @@ class Store:
         self._directory = directory
         self._failed: dict[SnapshotName, CasstoreError] = {}
         path = None if directory.read_only else os.path.join(directory.path, _CATALOG)
-        self._catalog = Catalog(path)
+        self._catalog = Catalog(path, wait=directory.options.wait)
         try:
             self._catch_up()
         except BaseException:
@@ -204,7 +204,8 @@ class Store:
                 blobs = LayoutTarget(path)
                 return Snapshot.read(path, blobs, created.root, nothing_to_keep, (PATH_TAG,)).with_cost(created)
             name = parse_name(config.destination.name or "")
-            self._require_free(name, force=config.force)
+            if not config.force:
+                self._directory.refs.require_free(name)  # before the work, not only after it
             with self.transaction(force=config.force, workers=options.workers) as change:
                 created = capture_into(change)
                 change.commit(name, created.root)
@@ -218,8 +219,13 @@ class Store:
             As `get`.
         """
         wanted = parse_name(name)
-        digest, _ = self._resolve(selector)
-        self._name(digest, wanted, force=force)
+        digest, names = self._resolve(selector)
+        self._directory.require_writable()
+        snapshot = self._read(digest, names)
+        with self._directory.shared(), self._directory.changing_refs() as refs:
+            self._directory.require(snapshot.needs)
+            refs.set(wanted, digest, force=force)
+        self._catch_up()
 
     def remove(self, selector: str, *, force: bool = False) -> Removed:
         """Remove a name, or all names of a digest. What nothing else needs is freed by the next gc.
@@ -229,20 +235,17 @@ class Store:
             HasChildren: it is the last name of a snapshot that others name as their parent, and `force` is not set.
         """
         wanted = parse_selector(selector)
-        self._directory.require_writable()
         digest: Digest | None
         names: Sequence[SnapshotName]
-        if not isinstance(wanted, DigestPrefix) and self._is_broken(wanted):
-            digest, names = None, (wanted,)
-        else:
-            digest, names = self._resolve(selector)
-            names = tuple(names) if isinstance(wanted, DigestPrefix) else (wanted,)
-        with self._directory.changing_refs() as refs:
+        with self._directory.changing_refs() as refs:  # what the selector stands for is looked up while nobody changes it
             remaining: tuple[str, ...] = ()
-            if digest is not None:
-                self._catch_up()
+            if not isinstance(wanted, DigestPrefix) and self._is_broken(wanted):
+                digest, names = None, (wanted,)
+            else:
+                digest, names = self._resolve(selector)
+                if not isinstance(wanted, DigestPrefix):
+                    remaining, names = tuple(names[1:]), (wanted,)
                 entry = self._entry(digest)
-                remaining = tuple(name for name in entry.names if name not in names)
                 twins = [other for other in self._catalog.find(entry.id.hex) if other != digest]
                 if entry.children and not remaining and not twins and not force:
                     raise HasChildren(
@@ -315,12 +318,12 @@ class Store:
         digest, names = self._resolve(selector)
         wanted = parse_selector(selector)
         local = (wanted,) if not isinstance(wanted, DigestPrefix) else tuple(names)
+        tag = push_name(reference, digest, local)
         snapshot = self._read(digest, names)
-        needed = {blob.digest: blob.size for blob in snapshot.artifact_manifest.children}
         with ExitStack() as stack:
-            stack.enter_context(self._directory.relying_on({**needed, digest: snapshot.root.size}))
+            stack.enter_context(self._directory.relying_on(snapshot.needs))
             target = stack.enter_context(self._open_target(reference, options, force=True))
-            return push(self._directory, snapshot.root, local, target, reference, options=options, progress=progress)
+            return push(self._directory, snapshot.root, target, reference, tag=tag, options=options, progress=progress)
 
     def pull(
         self,
@@ -343,12 +346,15 @@ class Store:
         reference = parse_reference(reference) if isinstance(reference, str) else reference
         options = options or TransferOptions()
         wanted = pull_name(reference, name)
-        if reference.digest is not None:
-            self._require_free(wanted, force=force, unless=reference.digest)
+
+        def admit(digest: Digest) -> None:
+            if not force:
+                self._directory.refs.require_free(wanted, unless=digest)
+
         with ExitStack() as stack:
             source = stack.enter_context(self._open_source(reference, options))
             change = stack.enter_context(self.transaction(force=force, workers=workers))
-            return pull(source, change, reference, name=wanted, options=options, progress=progress)
+            return pull(source, change, reference, name=wanted, admit=admit, options=options, progress=progress)
 
     # Helpers
 
@@ -391,27 +397,12 @@ class Store:
                     raise CorruptContent(f"snapshot {wanted}: {problem}; remove the name, or pull it again with -f")
                 raise NotFound(f"snapshot {wanted}: there is no such name in {self.path!r}; casstore list shows all")
             return digest, [wanted, *(name for name in refs if refs[name] == digest and name != wanted)]
-        found = self._catalog.find(wanted.hex)
+        found = [digest for digest in self._catalog.find(wanted.hex) if digest in refs.values()]
         if not found:
             raise NotFound(f"snapshot {wanted}: no digest or id in {self.path!r} starts so; casstore list shows all")
         if len(found) > 1:
             raise UsageError(f"snapshot {wanted}: expected one, got {len(found)}: {', '.join(map(str, found))}")
         return found[0], [name for name in refs if refs[name] == found[0]]
-
-    def _require_free(self, name: SnapshotName, *, force: bool, unless: Digest | None = None) -> None:
-        """Fail before the work where it would fail after it."""
-        taken = self._directory.refs.get(name)
-        if taken is not None and not force and taken != unless:
-            raise AlreadyExists(
-                f"snapshot {name}: expected a free name, got one that stands for {taken}; choose another name, or force"
-                " with -f"
-            )
-
-    def _name(self, digest: Digest, name: SnapshotName, *, force: bool) -> None:
-        with self._directory.shared(), self._directory.changing_refs() as refs:
-            self._directory.require({digest: self._descriptor(digest).size})
-            refs.set(name, digest, force=force)
-        self._catch_up()
 
     def transaction(self, *, force: bool = False, workers: int = 0) -> Transaction:
         """Start a change: the store as a Target, whose `tag` verifies and commits. For copies of your own."""

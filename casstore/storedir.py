@@ -8,6 +8,7 @@
       tmp/op-<id>/                  running operations
       trash/                        removed refs and garbage until gc has unlinked it
       lock, gate.lock, refs.lock    flocked, never read
+      .*.tmp                        a file on its way to its name, here and in refs/; left by a crash, removed by gc
 
 `lock` is held shared for a look-up or a commit, exclusively by gc while it re-reads the roots and renames garbage.
 Who wants it shared passes `gate.lock` first, which gc keeps closed while it waits: so gc waits for those inside only.
@@ -33,6 +34,7 @@ from casstore.errors import (
     DocumentError,
     NotFound,
     StorageError,
+    StoreLocked,
     UnsupportedVersion,
     storage_errors,
 )
@@ -82,25 +84,48 @@ class StoreDirectory:
             DocumentError: a marker is damaged, or there is something else.
         """
         path = os.path.abspath(path)
-        parts = [os.path.join(path, "refs"), os.path.join(path, "blobs", "sha256")]
-        if not all(map(_is_plain_directory, parts)):
+        parts = [os.path.join(path, part) for part in ("refs", "blobs", "blobs/sha256")]
+        present = [_is_plain_directory(part) for part in parts]
+        if not all(present):
             if not create:
                 raise NotFound(f"store {path!r}: there is no store; casstore create, pull and import make one")
             _make(path, parts, options)
+        for name in ("tmp", "trash"):
+            _is_plain_directory(os.path.join(path, name))
         read_only = not os.access(path, os.W_OK) or not all(os.access(part, os.W_OK) for part in parts)
         known = _check_marker(path)
         directory = cls(path, options, read_only=read_only or known is _Compatibility.READ_ONLY)
         is_layout = layout.check_marker(path)
         if not directory.read_only:
-            if known is None:
-                data = dump({"version": spec.STORE_FORMAT, "features": {name: [] for name in _FEATURES}})
-                durable.replace_file(os.path.join(path, _MARKER), data, mode=0o644, durability=options.durability)
-            if not is_layout:
-                layout.write_marker(path, options.durability)
-            if not directory._index_is_current():
-                with directory.changing_refs():
-                    pass
+            if known is None or not is_layout:
+                directory._write_markers()
+            elif not directory._index_is_current():
+                directory._refresh_index()
         return directory
+
+    def _write_markers(self) -> None:
+        """Make the markers that are missing."""
+        with self.changing_refs():
+            if _check_marker(self.path) is None:
+                data = dump({"version": spec.STORE_FORMAT, "features": {name: [] for name in _FEATURES}})
+                durable.replace_file(os.path.join(self.path, _MARKER), data, mode=0o644, durability=self.durability)
+            if not layout.check_marker(self.path):
+                layout.write_marker(self.path, self.durability)
+
+    def _refresh_index(self) -> None:
+        """Derive index.json again if that can be done: a full disk, or a process that changes the refs just now and
+        then does the same, is no reason not to open the store.
+        """
+        with contextlib.suppress(StorageError, StoreLocked), durable.lock(self._lock_path("refs.lock"), wait=0):
+            self._derive_index()
+
+    def clear_temporaries(self) -> None:
+        """Remove what processes that died had not yet given its name."""
+        with durable.lock(self._lock_path("refs.lock"), wait=self.options.wait), storage_errors("collecting garbage"):
+            for folder in (self.path, self.refs.path):
+                for name in filter(durable.is_temporary, os.listdir(folder)):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(folder, name))
 
     def require_writable(self) -> None:
         """Raise StorageError on a read-only store."""
@@ -196,7 +221,7 @@ class StoreDirectory:
     def _foreign(self, refs: Mapping[SnapshotName, Digest]) -> list[dict[str, Any]]:
         """Entries without our mark; not those that say what a ref says already."""
         try:
-            entries = [entry for entry in self._index_entries() if _STORE_REF not in entry.get("annotations", {})]
+            entries = [entry for entry in self._index_entries() if not _is_ours(entry)]
             # Only theirs go through the schema: ours are derived, and may be thousands.
             index = ImageIndex.parse(ImageIndex(tuple(entries)).to_bytes(), subject="index.json")
         except (CasstoreError, LookupError, TypeError, AttributeError):
@@ -219,18 +244,20 @@ class StoreDirectory:
                 entries.append(_entry(name, digest, size))
         for entry in self._foreign(refs):
             annotations = dict(entry.get("annotations", {}))
+            annotations.pop(_STORE_REF, None)  # copied from an entry of ours
             if _ref_name(entry) in refs:
                 del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
             entries.append({**entry, "annotations": annotations})
-        layout.write_index(self.path, ImageIndex(tuple(entries)), self.durability)
+        index = ImageIndex(tuple(entries))
+        path = os.path.join(self.path, "index.json")
+        if layout.read_file(path, limit=spec.MAX_INDEX) != index.to_bytes():
+            layout.write_index(self.path, index, self.durability)
 
     def _index_is_current(self) -> bool:
         """Whether index.json names just the refs: a cheap look, for every opening; anything odd counts as no."""
         try:
             named = {
-                entry["annotations"][_STORE_REF]: entry["digest"]
-                for entry in self._index_entries()
-                if _STORE_REF in entry.get("annotations", {})
+                entry["annotations"][_STORE_REF]: entry["digest"] for entry in self._index_entries() if _is_ours(entry)
             }
         except (CasstoreError, LookupError, TypeError, AttributeError):
             return False
@@ -245,6 +272,12 @@ def _entry(name: str, digest: Digest, size: int) -> dict[str, Any]:
         artifact_type=spec.ARTIFACT_TYPE,
         annotations={spec.ANNOTATION_REF_NAME: name, _STORE_REF: name},
     ).to_dict()
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of index.json was derived from a ref: it has our mark, for the name that it has."""
+    mark = entry.get("annotations", {}).get(_STORE_REF)
+    return mark is not None and mark == _ref_name(entry)
 
 
 def _ref_name(entry: Mapping[str, Any]) -> str | None:
@@ -262,10 +295,12 @@ def _is_plain_directory(path: str) -> bool:
 
 
 def _make(path: str, parts: list[str], options: StoreOptions) -> None:
-    if os.path.isfile(os.path.join(path, "oci-layout")):
-        problem = "expected a casstore store, got a plain OCI layout; name it oci:DIR instead, or choose another place"
-        raise DocumentError(f"store {path!r}", problem)
-    if os.path.isdir(path) and set(os.listdir(path)) - {"blobs", "refs", "lock"}:
+    with storage_errors(f"making store {path!r}"):
+        strangers = os.path.lexists(path) and set(os.listdir(path)) - {"blobs", "refs"}
+    if strangers and not all(map(_is_plain_directory, parts)):  # else another process has made it just now
+        if "oci-layout" in strangers:
+            problem = "expected a casstore store, got a plain OCI layout; name it oci:DIR, or choose another place"
+            raise DocumentError(f"store {path!r}", problem)
         raise DocumentError(f"store {path!r}", "expected a store or an empty directory, got other files")
     with storage_errors(f"making store {path!r}"):
         for part in parts:

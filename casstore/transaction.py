@@ -7,16 +7,17 @@ place in blobs/, before `commit`, and a commit is durable when it returns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Self
 
 from casstore import spec
-from casstore.artifact import Artifact
+from casstore.artifact import Artifact, load_directory
 from casstore.blobs import BlobDirectory
-from casstore.capture import Place
+from casstore.capture import Place, StoredPack
 from casstore.catalog import Catalog
 from casstore.content import Fetcher, Reader
 from casstore.digest import ChunkId, Digest
-from casstore.errors import CorruptContent
+from casstore.errors import CasstoreError, CorruptContent, NotFound
 from casstore.intake import verify_chunks
 from casstore.names import SnapshotName, parse_name
 from casstore.oci import Descriptor
@@ -41,6 +42,7 @@ class Transaction:
         self._blobs = directory.blobs
         self._operation = directory.operation()
         self._relied: dict[Digest, int] = {}
+        self._directory_of = lru_cache(64)(lambda pack: load_directory(self._blobs, pack.descriptor, pack.directory))
 
     def __enter__(self) -> Self:
         return self
@@ -61,11 +63,22 @@ class Transaction:
         found: dict[ChunkId, Place] = {}
         with self._directory.shared():
             for chunk_id, places in self._catalog.lookup(ids).items():
-                # The catalog may not have seen yet that a pack was collected.
-                place = next((place for place in places if self._rely_on(place.pack.descriptor)), None)
+                place = next((place for place in places if self._holds(place, chunk_id)), None)
                 if place is not None:
                     found[chunk_id] = place
         return found
+
+    def _holds(self, place: Place, chunk_id: ChunkId) -> bool:
+        """Whether a place that the catalog gave is the chunk's: the pack may have been collected meanwhile, and a
+        catalog that a power cut tore may say anything.
+        """
+        if not self._rely_on(place.pack.descriptor):
+            return False
+        try:
+            directory = self._directory_of(place.pack)
+        except CasstoreError:
+            return False
+        return place.chunk < len(directory) and directory.chunk_id(place.chunk) == chunk_id
 
     def _rely_on(self, descriptor: Descriptor) -> bool:
         """Take a stored blob of the right size into the lease; call with the lock held."""
@@ -116,11 +129,15 @@ class Transaction:
         """Verify the artifact and commit it under `name`; see Tagger.
 
         Raises:
-            CorruptContent: a document, frame or chunk is wrong; the store is unchanged.
+            NotFound: a blob is missing; the store is unchanged.
+        CorruptContent: a document, frame or chunk is wrong; the store is unchanged.
             AlreadyExists: the name stands for something else, and the transaction was not forced.
         """
         wanted = parse_name(name)
         artifact = Artifact.load(self, descriptor)
+        for blob in (descriptor, *artifact.manifest.children):
+            if not self.exists(blob):
+                raise NotFound(f"snapshot {descriptor.digest}: blob {blob.digest} is neither stored nor staged")
         verify_chunks(artifact, known=lambda pack: self._catalog.chunks_of(pack.digest), workers=self._workers)
         self.commit(wanted, descriptor)
 
@@ -130,7 +147,8 @@ class Transaction:
         Raises:
             AlreadyExists: the name stands for something else, and the transaction was not forced.
             NotFound, SizeMismatch: a blob that it relies on is damaged or gone.
-            StorageError: the file system refused; the name is as it was.
+            StorageError: the file system refused. The name is as it was; or, where what failed came after it (syncing
+            it, deriving index.json), it is new.
         """
         with self._directory.shared():
             self._directory.require(self._relied)

@@ -70,30 +70,34 @@ def open_target(
 def push(
     source: Source,
     root: Descriptor,
-    names: tuple[str, ...],
     target: Target,
     reference: Reference,
     *,
+    tag: str,
     options: TransferOptions,
     progress: Progress = silent,
 ) -> TransferReport:
-    """Copy the artifact `root` to `target`, under the reference's tag, else under its one local name.
+    """Copy the artifact `root` to `target`, which `reference` names, under `tag`."""
+    manifest = graph.read_manifest(source, root)
+    meter = Meter(progress, "pushing", _total(manifest))
+    report = copy_graph(source, target, manifest, tag=tag, meter=meter, concurrency=options.concurrency)
+    return TransferReport(f"{reference.name}@{root.digest}", tag, report)
+
+
+def push_name(reference: Reference, digest: Digest, names: tuple[str, ...]) -> str:
+    """The tag that a push of `digest` to `reference` gives: the reference's, else the one local name.
 
     Raises:
         DigestMismatch: the reference pins another digest.
         UsageError: there is no tag, and no single local name.
     """
-    if reference.digest is not None and reference.digest != root.digest:
-        raise DigestMismatch(f"push to {reference}", expected=str(reference.digest), got=str(root.digest))
-    tag = reference.tag
-    if tag is None:
-        if len(names) != 1:
-            raise UsageError(f"push to {reference}: expected a tag, for the snapshot has {len(names)} names here")
-        tag = names[0]
-    manifest = graph.read_manifest(source, root)
-    meter = Meter(progress, "pushing", _total(manifest))
-    report = copy_graph(source, target, manifest, tag=tag, meter=meter, concurrency=options.concurrency)
-    return TransferReport(f"{reference.name}@{root.digest}", tag, report)
+    if reference.digest is not None and reference.digest != digest:
+        raise DigestMismatch(f"push to {reference}", expected=str(reference.digest), got=str(digest))
+    if reference.tag is not None:
+        return reference.tag
+    if len(names) != 1:
+        raise UsageError(f"push to {reference}: expected a tag, for the snapshot has {len(names)} names here")
+    return names[0]
 
 
 def pull(
@@ -101,38 +105,39 @@ def pull(
     target: Target,
     reference: Reference,
     *,
-    name: str | None,
+    name: SnapshotName,
+    admit: Callable[[Digest], object],
     options: TransferOptions,
     progress: Progress = silent,
 ) -> TransferReport:
-    """Copy what `reference` stands for to `target`, under `name`, else under the reference's tag.
+    """Copy what `reference` stands for to `target`, under `name`; `admit` may refuse its digest before the work.
 
     Raises:
         NotFound: there is no such tag or manifest.
         DigestMismatch: what came is not what the reference pins.
-        UsageError: neither a name nor a tag that can be one.
     """
-    wanted = pull_name(reference, name)
-    root = source.resolve(str(reference.digest) if reference.digest else str(reference.tag))
+    root = source.resolve(str(reference.digest or reference.tag))
     if reference.digest is not None and root.digest != reference.digest:
         raise DigestMismatch(f"pull of {reference}", expected=str(reference.digest), got=str(root.digest))
+    admit(root.digest)
     manifest = graph.read_manifest(source, root)
     meter = Meter(progress, "pulling", _total(manifest))
-    report = copy_graph(source, target, manifest, tag=wanted, meter=meter, concurrency=options.concurrency)
-    return TransferReport(f"{reference.name}@{root.digest}", wanted, report)
+    report = copy_graph(source, target, manifest, tag=name, meter=meter, concurrency=options.concurrency)
+    return TransferReport(f"{reference.name}@{root.digest}", name, report)
 
 
 def pull_name(reference: Reference, name: str | None) -> SnapshotName:
     """The local name that a pull of `reference` gives.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or the reference does not say what to pull.
     """
+    if reference.tag is None and reference.digest is None:
+        raise UsageError(f"pull of {reference}: expected a tag or digest, got neither; add :TAG or @sha256:...")
     if name is not None:
         return parse_name(name)
     if reference.tag is None:
-        what = "a digest says no name" if reference.digest else "it has neither tag nor digest"
-        raise UsageError(f"pull of {reference}: expected a name, for {what}; give one with --name")
+        raise UsageError(f"pull of {reference}: expected a name, for a digest says none; give one with --name")
     try:
         return parse_name(reference.tag)
     except InvalidName as error:

@@ -1,0 +1,8 @@
+"""`python -m casstore`: the same as the command `casstore`."""
+
+from __future__ import annotations
+
+from casstore.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""create and restore: disks in, disks out."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from casstore.cli import render
+from casstore.cli.env import expand_home
+from casstore.cli.options import (
+    BareOption,
+    complete_names,
+    force_option,
+    json_option,
+    parse_labels,
+    quiet_option,
+    selector,
+    verb,
+    workers_option,
+)
+from casstore.cli.session import Session
+
+if TYPE_CHECKING:
+    from casstore.create import Created
+    from casstore.manifest import ImageRef
+    from casstore.snapshot import DiskInput, Snapshot, SnapshotDestination
+
+_ALGORITHMS = ("sha256", "sparse", "sparse-zero", "blake3-merkle")
+
+
+@verb(
+    "create",
+    examples="""
+    casstore create base --disk rootfs.ext4
+    casstore create after-pip --disk rootfs.ext4 --parent base --label step=pip
+    zcat disk.gz | casstore create base --disk -
+    casstore create ./base.snapshot --disk rootfs.ext4""",
+)
+@click.argument("destination", metavar="NAME|PATH")
+@click.option(
+    "--disk", "disks", multiple=True, required=True, metavar="[NAME=]FILE", help="The disk; - is standard input."
+)
+@click.option("--block-device", is_flag=True, help="Allow FILE to be a block device.")
+@click.option("--image", metavar="REF@DIGEST", help="The image that the disk was made from.")
+@click.option("--parent", metavar="SNAPSHOT", shell_complete=complete_names, help="The snapshot that it comes from.")
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="A label; may be given several times.")
+@click.option("--source-sandbox", metavar="NAME", help="The sandbox whose disk it is.")
+@click.option(
+    "--integrity",
+    cls=BareOption,
+    bare="sha256",
+    metavar="ALG",
+    type=click.Choice(_ALGORITHMS),
+    help=f"Record a digest of the disk's content: {', '.join(_ALGORITHMS)} [sha256].",
+)
+@click.option("--level", type=click.IntRange(1, 19), default=3, metavar="N", help="zstd level, 1 to 19 [3].")
+@workers_option
+@force_option("Take over a name or path that is in use.")
+@json_option
+@quiet_option
+@click.pass_obj
+def create(
+    session: Session,
+    destination: str,
+    disks: tuple[str, ...],
+    block_device: bool,
+    image: str | None,
+    parent: str | None,
+    labels: tuple[str, ...],
+    source_sandbox: str | None,
+    integrity: str | None,
+    level: int,
+    workers: int | None,
+    force: bool,
+) -> None:
+    """Keep a disk, and store what is new of it.
+
+    NAME goes into the store. A PATH has a "/" in it, or starts with "." or "~": it becomes a directory with this one
+    snapshot, an OCI layout. A disk FILE with "=" in its name is written ./FILE. Writes the digest, then the path.
+    """
+    from casstore.capture import CaptureOptions
+    from casstore.create import SCRATCH
+    from casstore.snapshot import SnapshotConfig
+
+    if len(disks) > 1:
+        raise click.UsageError("expected one --disk, got several")
+    disk_name, source = _parse_disk(session, disks[0], block_device=block_device)
+    config = SnapshotConfig(
+        source=source,
+        destination=_parse_destination(destination),
+        labels=parse_labels(labels),
+        force=force,
+        record_integrity=integrity,
+        parent=parent,
+        source_sandbox=source_sandbox,
+        disk_name=disk_name,
+        image=SCRATCH if image is None else _parse_image(image),
+    )
+    options = CaptureOptions(level=level, workers=workers or 0)
+    start = time.monotonic()
+    with session.open_store(create=True) as store, session.progress(expected=_allocated(source)) as progress:
+        snapshot = store.create(config, options=options, progress=progress)
+    _tell_created(session, snapshot, time.monotonic() - start)
+
+
+def _parse_disk(session: Session, text: str, *, block_device: bool) -> tuple[str | None, DiskInput]:
+    """`[NAME=]FILE|-`: what stands before a `=` is a name if it can be one."""
+    from casstore.errors import InvalidName
+    from casstore.names import parse_disk_name
+    from casstore.snapshot import DiskInput
+
+    name: str | None
+    name, equals, file = text.partition("=")
+    try:
+        name = parse_disk_name(name) if equals else None
+    except InvalidName:
+        name = None
+    file = file if name is not None else text
+    if not file:
+        raise click.UsageError(f"invalid --disk {text!r}: expected [NAME=]FILE")
+    if file == "-":
+        session.refuse_terminal(output=False)
+        return name, DiskInput(fd=os.dup(0))  # the library closes what it is given
+    return name, DiskInput(path=file, block_device=block_device)
+
+
+def _parse_destination(text: str) -> SnapshotDestination:
+    from casstore.snapshot import SnapshotDestination
+
+    if not text:
+        raise click.UsageError("destination must not be empty")
+    if "/" in text or text.startswith((".", "~")):
+        return SnapshotDestination(path=expand_home(text))
+    return SnapshotDestination(name=text)
+
+
+def _parse_image(text: str) -> ImageRef:
+    from casstore.manifest import ImageRef
+
+    ref, at, digest = text.rpartition("@")
+    if not (ref and at and digest):
+        raise click.UsageError(f"invalid --image {text!r}: expected REF@DIGEST")
+    return ImageRef(ref=ref, manifest_digest=digest)
+
+
+def _allocated(source: DiskInput) -> int | None:
+    """About how many bytes will be read, for the progress bar."""
+    try:
+        return os.stat(source.path).st_blocks * 512 or None if source.path is not None else None
+    except OSError:
+        return None
+
+
+def _tell_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
+    cost = snapshot.cost
+    if session.as_json:
+        session.emit(render.document(**_created_document(snapshot, cost, seconds)))
+        return
+    session.emit(str(snapshot.digest))
+    if not session.quiet:
+        session.emit(render.printable(snapshot.path))
+    if cost is not None:
+        stats = cost.stats
+        ratio = f" ({stats.allocated / cost.added:.1f} : 1)" if cost.added else ""
+        session.say(
+            f"kept {snapshot.names[0]}: {render.size(stats.allocated)} allocated, {render.size(stats.new_plain)} new,"
+            f" {render.size(cost.added)} stored{ratio}, {render.duration(seconds)}"
+        )
+
+
+def _created_document(snapshot: Snapshot, cost: Created | None, seconds: float) -> dict[str, object]:
+    stats = cost.stats if cost is not None else None
+    return {
+        "digest": str(snapshot.digest),
+        "id": str(snapshot.id),
+        "name": snapshot.names[0],
+        "path": snapshot.path,
+        "size_bytes": snapshot.size_bytes,
+        "allocated_bytes": stats.allocated if stats else 0,
+        "chunks": stats.chunks if stats else 0,
+        "new_chunks": stats.new_chunks if stats else 0,
+        "new_bytes": stats.new_plain if stats else 0,
+        "stored_bytes": cost.added if cost else 0,
+        "seconds": round(seconds, 3),
+    }
+
+
+@verb(
+    "restore",
+    examples="""
+    casstore restore base disk.ext4
+    casstore restore base sandbox/
+    casstore restore sha256:1f00a2 - | gzip > disk.gz""",
+)
+@selector()
+@click.argument("destination", metavar="DEST", type=click.Path())
+@workers_option
+@force_option("Replace what is at DEST.")
+@quiet_option
+@click.pass_obj
+def restore(session: Session, snapshot: str, destination: str, workers: int | None, force: bool) -> None:
+    """Write a disk back: the same bytes, and the same holes.
+
+    A DEST that ends in "/" or is a directory gets manifest.json and the disk under its own name; any other DEST becomes
+    the disk's file; - is standard output, with holes as zeros. Writes the path of the disk's file.
+    """
+    if not destination:
+        raise click.UsageError("invalid DEST '': expected a file, a directory or -")
+    if destination == "-":
+        session.refuse_terminal(output=True)
+    start = time.monotonic()
+    with session.open_store() as store, session.progress() as progress:
+        found = store.open_snapshot(snapshot)
+        if destination == "-":
+            out = click.get_binary_stream("stdout")
+            found.restore_to(out.write, workers=workers or 0, progress=progress)
+            out.flush()
+        else:
+            path = found.restore(
+                destination, force=force, workers=workers or 0, progress=progress, durability=session.durability
+            )
+            session.emit(render.printable(path))
+    seconds = render.duration(time.monotonic() - start)
+    session.say(f"restored {snapshot}: {render.size(found.size_bytes)}, {seconds}")

@@ -1,0 +1,117 @@
+"""How a run ends: errors and signals become a text on stderr, and an exit code.
+
+    0      done
+    2..17  an error of the library, by its class (casstore.errors); 2 also for words that were not understood
+    1      anything else
+    128+n  stopped by signal n: 129 SIGHUP, 130 SIGINT, 143 SIGTERM
+
+A first signal is an exception in the main thread, so that locks, staged files and unfinished destinations are cleaned
+up on the way out. A second one ends the process at once; gc clears away what that leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+import click
+
+from casstore.cli.render import document, printable
+from casstore.errors import CasstoreError, StorageError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """A signal asked to stop. No Exception, so that nothing on the way takes it for a failure."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Report:
+    """Says on stderr what went wrong: as a line, or as a JSON object."""
+
+    def __init__(self, *, as_json: bool, debug: bool, color: bool) -> None:
+        self._as_json, self._debug, self._color = as_json, debug, color
+
+    @classmethod
+    def for_arguments(cls, args: Sequence[str], *, color: bool) -> Report:
+        """As the arguments want it, even those that could not be parsed."""
+        words = args[: args.index("--")] if "--" in args else args
+        as_json = "--json" in words or "--format=json" in words or ("--format", "json") in zip(words, words[1:])  # noqa: B905, RUF007
+        return cls(as_json=as_json, debug="--debug" in words, color=color)
+
+    def tell(self, kind: str, message: str, exit_code: int, *, hint: str = "") -> int:
+        """Report an error; returns its exit code."""
+        if self._as_json:
+            click.echo(document(error=kind, message=message, exit_code=exit_code), err=True)
+        else:
+            head = click.style("error: ", fg="red", bold=True)
+            text = head + printable(message) + (f"\n{printable(hint)}" if hint else "")
+            click.echo(text, err=True, color=None if self._color else False)
+        return exit_code
+
+    def tell_error(self, error: BaseException) -> int:
+        """Report an exception that ended the run; returns the exit code."""
+        if self._debug and not isinstance(error, click.ClickException):
+            click.echo(printable_trace(error), err=True)
+        if isinstance(error, CasstoreError):
+            return self.tell(type(error).__name__, str(error), error.exit_code)
+        if isinstance(error, click.UsageError):
+            hint = f"Try: {error.ctx.command_path} --help" if error.ctx else ""
+            return self.tell("UsageError", error.format_message(), error.exit_code, hint=hint)
+        if isinstance(error, click.ClickException):
+            return self.tell(type(error).__name__, error.format_message(), error.exit_code)
+        if isinstance(error, Stopped):
+            return self.tell("Stopped", f"stopped by {error}", error.exit_code)
+        if isinstance(error, click.Abort):
+            return self.tell("Stopped", "expected an answer, got the end of the input", 1)
+        if isinstance(error, OSError):
+            where = f"{error.filename!r}: " if error.filename else ""
+            return self.tell("StorageError", f"{where}{error.strerror or error}", StorageError.exit_code)
+        hint = "" if self._debug else "Run it again with --debug before the verb for a traceback, and report it."
+        return self.tell("InternalError", f"unexpected {type(error).__name__}: {error}", 1, hint=hint)
+
+
+def printable_trace(error: BaseException) -> str:
+    """The traceback, for --debug."""
+    return "\n".join(printable(line) for line in "".join(traceback.format_exception(error)).splitlines())
+
+
+def run(body: Callable[[], object], report: Report) -> int:
+    """Run the command line; whatever happens becomes an exit code."""
+    try:
+        with signals():
+            result = body()
+    except (Exception, Stopped, KeyboardInterrupt) as error:  # noqa: BLE001  (the last resort of the whole program)
+        return report.tell_error(Stopped(signal.SIGINT) if isinstance(error, KeyboardInterrupt) else error)
+    return result if isinstance(result, int) else 0
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """Raise Stopped for the first signal that asks to stop. A signal that was ignored (nohup) stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    mine = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in mine:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    for number in mine:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, before[number])

@@ -1,0 +1,132 @@
+"""Options and arguments that several verbs share, and the commands' own class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from casstore.cli.env import Settings
+from casstore.cli.session import Session
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class BareOption(click.Option):
+    """An option whose value may be left out, but must stand after `=`: `--integrity` or `--integrity=sparse`.
+
+    click's own optional values swallow the next word: `create --integrity base` would have no name any more.
+    """
+
+    def __init__(self, *args: Any, bare: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.bare = bare
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return record and (f"{self.opts[0]}[={self.metavar}]", record[1])
+
+
+class Verb(click.Command):
+    """A command with examples in its help."""
+
+    def __init__(self, *args: Any, examples: str = "", **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.examples = [line.strip() for line in examples.strip().splitlines()]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with the values that BareOptions leave out filled in."""
+        end = args.index("--") if "--" in args else len(args)
+        bare = {param.opts[0]: param.bare for param in self.params if isinstance(param, BareOption)}
+        words = [f"{word}={bare[word]}" if word in bare else word for word in args[:end]]
+        return super().parse_args(ctx, words + args[end:])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the examples, as they stand."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def verb(name: str, *, examples: str = "") -> Callable[[Callable[..., object]], Verb]:
+    """Make a function a command."""
+    return click.command(name, cls=Verb, examples=examples)
+
+
+def _set(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value and isinstance(ctx.obj, Session):
+            setattr(ctx.obj, attribute, True)
+
+    return callback
+
+
+def quiet_option(function: F) -> F:
+    """-q."""
+    option = click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_set("quiet"),
+        help="Say less: data and errors only.",
+    )
+    return option(function)
+
+
+def json_option(function: F) -> F:
+    """--json, which may also be spelled --format json, as microsandbox does."""
+    flag = click.option(
+        "--json", is_flag=True, expose_value=False, callback=_set("as_json"), help="Write one JSON document."
+    )
+    spelled = click.option(
+        "--format", type=click.Choice(["json"]), hidden=True, expose_value=False, callback=_set("as_json")
+    )
+    return flag(spelled(function))
+
+
+def force_option(help_text: str) -> Callable[[F], F]:
+    """-f."""
+    return click.option("-f", "--force", is_flag=True, help=help_text)
+
+
+def workers_option(function: F) -> F:
+    """--workers."""
+    option = click.option(
+        "--workers", type=click.IntRange(1, 256), metavar="N", help="Threads to work with (one per processor)."
+    )
+    return option(function)
+
+
+def selector(name: str = "snapshot", *, nargs: int = 1, required: bool = True) -> Callable[[F], F]:
+    """An argument that selects a snapshot."""
+    return click.argument(name, nargs=nargs, required=required, shell_complete=complete_names)
+
+
+def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names in the store, for the shell: from refs/ alone, without opening the store."""
+    settings = Settings.read(store=ctx.find_root().params.get("store"))
+    try:
+        names = sorted(os.listdir(os.path.join(settings.store, "refs")))
+    except OSError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete) and name[:1].isalnum()]
+
+
+def parse_labels(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """`K=V` words as pairs.
+
+    Raises:
+        click.UsageError: a word without `=`, or nothing before it.
+    """
+    pairs = []
+    for text in labels:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.UsageError(f"invalid --label {text!r}: expected K=V")
+        pairs.append((key, value))
+    return tuple(pairs)

@@ -1,0 +1,81 @@
+"""How things look: text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from casstore.manifest import Manifest
+
+JSON_VERSION = 1
+"""`version` of every JSON output; a field may be added within a version, none changes or goes."""
+_GAP = " " * 4
+_KEY = 16
+
+
+def printable(text: str) -> str:
+    r"""`text` with everything that is no visible character escaped, as `\u001b`.
+
+    Labels, names, paths and messages may come from anywhere: control and bidirectional characters in them must reach
+    no terminal. Spaces stay; so do letters of all scripts.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escape(ord(char)) for char in text)
+
+
+def _escape(code: int) -> str:
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def size(count: int) -> str:
+    """Bytes for people: `N B`, else KiB, MiB or GiB with one digit."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):.1f} {unit}"
+    return f"{count} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 blob`, `2 blobs`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def created(manifest: Manifest) -> str:
+    """When it was captured, in UTC; as it was recorded where that cannot be read."""
+    from datetime import UTC, datetime
+
+    try:
+        time = datetime.fromisoformat(manifest.created_at)
+    except ValueError:
+        return printable(manifest.created_at)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table, head first."""
+    lines = [head, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        yield _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """`Key:` padded, then the value."""
+    for key, value in pairs:
+        yield f"{key + ':':<{_KEY}} {printable(value)}"
+
+
+def document(**content: Any) -> str:
+    """A JSON output: indented, with its version. All but ASCII is escaped, so it is safe to show as well."""
+    return json.dumps({"version": JSON_VERSION, **content}, indent=2)

@@ -1,0 +1,290 @@
+"""list, inspect, tag and remove: what is kept, and under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from casstore.cli import render
+from casstore.cli.options import force_option, json_option, quiet_option, selector, verb
+from casstore.cli.session import Session
+from casstore.cli.verification import report_document, verified
+from casstore.errors import CasstoreError
+
+if TYPE_CHECKING:
+    from casstore.catalog import Entry
+    from casstore.digest import Digest
+    from casstore.manifest import Manifest
+    from casstore.snapshot import Snapshot, SnapshotHandle
+    from casstore.verify import VerifyReport
+
+_HEAD = ("NAME", "IMAGE", "SIZE", "UNIQUE", "CREATED", "DIGEST")
+
+
+@verb(
+    "list",
+    examples="""
+    casstore list
+    casstore ls --label step=pip
+    casstore ls --json
+    casstore ls --dir /var/lib/snapshots""",
+)
+@click.option("--label", "labels", multiple=True, metavar="K[=V]", help="Only those with this label; several: all.")
+@click.option("--dir", "directory", metavar="DIR", help="What lies in the stores and layouts in DIR, instead.")
+@json_option
+@quiet_option
+@click.pass_obj
+def list_snapshots(session: Session, labels: tuple[str, ...], directory: str | None) -> None:
+    """Show what is kept, newest first.
+
+    SIZE is the disk's length; UNIQUE is what no other snapshot here needs, so what removing it would free. With -q:
+    digests only.
+    """
+    wanted = {key: value if equals else None for key, equals, value in (label.partition("=") for label in labels)}
+    if "" in wanted:
+        raise click.UsageError("invalid --label: expected K or K=V")
+    if directory is not None:
+        _list_directory(session, directory, wanted)
+        return
+    with session.open_store() as store:
+        handles = store.list(wanted)
+        problems, foreign = store.problems(), store.foreign()
+    if session.as_json:
+        session.emit(
+            render.document(
+                snapshots=[_handle_document(handle) for handle in handles],
+                problems=[{"name": problem.name, "problem": problem.problem} for problem in problems],
+                foreign=list(foreign),
+            )
+        )
+        return
+    _show(session, [_row(handle.name, handle.manifest, handle.unique_bytes, handle.digest) for handle in handles])
+    for problem in problems:
+        session.warn(f"snapshot {problem.name}: {problem.problem}")
+    for digest in foreign:
+        session.warn(f"index.json: another tool added {digest}; gc keeps what it needs")
+
+
+def _list_directory(session: Session, directory: str, wanted: dict[str, str | None]) -> None:
+    from casstore.listing import list_dir
+
+    problems: list[tuple[str, CasstoreError]] = []
+    found = [
+        snapshot
+        for snapshot in list_dir(directory, report=lambda path, error: problems.append((path, error)))
+        if all(key in snapshot.labels and value in (None, snapshot.labels[key]) for key, value in wanted.items())
+    ]
+    if session.as_json:
+        session.emit(
+            render.document(
+                snapshots=[_snapshot_document(snapshot) for snapshot in found],
+                problems=[{"name": path, "problem": str(error)} for path, error in problems],
+                foreign=[],
+            )
+        )
+        return
+    _show(session, [_row(snapshot.names[0], snapshot.manifest, None, snapshot.digest) for snapshot in found])
+    for path, error in problems:
+        session.warn(f"{path}: skipped: {error}")
+
+
+def _row(name: str, manifest: Manifest, unique: int | None, digest: Digest) -> tuple[Sequence[str], str]:
+    cells = (
+        name,
+        manifest.image.ref,
+        render.size(manifest.upper.size_bytes),
+        "-" if unique is None else render.size(unique),
+        render.created(manifest),
+        digest.short,
+    )
+    return cells, str(digest)
+
+
+def _show(session: Session, rows: Sequence[tuple[Sequence[str], str]]) -> None:
+    if session.quiet:
+        for digest in dict.fromkeys(digest for _, digest in rows):
+            session.emit(digest)
+    elif not rows:
+        session.say("No snapshots.")
+    else:
+        head, *lines = render.table(_HEAD, [cells for cells, _ in rows])
+        session.emit(click.style(head, bold=True))
+        session.emit("\n".join(lines))
+
+
+def _manifest_document(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "image_ref": manifest.image.ref,
+        "image_manifest_digest": manifest.image.manifest_digest,
+        "parent": manifest.parent,
+        "format": manifest.format.value,
+        "fstype": manifest.fstype,
+        "size_bytes": manifest.upper.size_bytes,
+        "created_at": manifest.created_at,
+        "labels": dict(manifest.labels),
+    }
+
+
+def _handle_document(handle: SnapshotHandle) -> dict[str, Any]:
+    entry = handle.entry
+    return {
+        "name": handle.name,
+        "digest": str(handle.digest),
+        "id": str(handle.id),
+        "path": handle.path,
+        **_manifest_document(handle.manifest),
+        "allocated_bytes": entry.allocated,
+        "stored_bytes": entry.stored,
+        "unique_bytes": entry.unique,
+    }
+
+
+def _snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "name": snapshot.names[0],
+        "digest": str(snapshot.digest),
+        "id": str(snapshot.id),
+        "path": snapshot.path,
+        **_manifest_document(snapshot.manifest),
+        "allocated_bytes": None,
+        "stored_bytes": snapshot.stored_bytes,
+        "unique_bytes": None,
+    }
+
+
+@verb(
+    "inspect",
+    examples="""
+    casstore inspect base
+    casstore inspect sha256:1f00a2 --verify
+    casstore inspect base --json""",
+)
+@selector()
+@click.option("--verify", "verify_too", is_flag=True, help="Verify it as well; exit code 12 if it is damaged.")
+@json_option
+@click.pass_obj
+def inspect(session: Session, snapshot: str, verify_too: bool) -> None:
+    """Show all that is known of a snapshot."""
+    with session.open_store() as store:
+        found, entry, lineage = store.open_snapshot(snapshot), store.entry(snapshot), store.lineage(snapshot)
+        report = None
+        if verify_too:
+            with session.progress() as progress:
+                report = found.verify(progress=progress)
+    if session.as_json:
+        session.emit(render.document(**_inspect_document(found, entry, lineage, report)))
+    else:
+        session.emit("\n".join(render.fields(_inspect_fields(found, entry, lineage, report))))
+
+
+def _inspect_fields(
+    snapshot: Snapshot, entry: Entry, lineage: Sequence[Entry | str], report: VerifyReport | None
+) -> list[tuple[str, str]]:
+    manifest, recorded = snapshot.manifest, snapshot.manifest.upper.integrity
+    pairs = [
+        ("Digest", str(snapshot.digest)),
+        ("ID", str(snapshot.id)),
+        ("Path", snapshot.path),
+        ("Names", ", ".join(entry.names)),
+        ("Image", manifest.image.ref),
+        ("Image Manifest", manifest.image.manifest_digest),
+        ("Format", manifest.format.value),
+        ("Filesystem", manifest.fstype),
+        ("Parent", manifest.parent or "-"),
+        ("Lineage", " <- ".join(_ancestor(each) for each in lineage) or "-"),
+        ("Created", f"{render.created(manifest)} UTC"),
+        ("Upper File", manifest.upper.file),
+        ("Upper Size", render.size(manifest.upper.size_bytes)),
+        ("Allocated", render.size(entry.allocated)),
+        ("Stored", render.size(entry.stored)),
+        ("Unique", render.size(entry.unique)),
+        ("Packs", str(len(snapshot.artifact_manifest.packs))),
+        ("Integrity", f"{recorded.algorithm} {recorded.digest}" if recorded else "not recorded"),
+    ]
+    if report is not None:
+        pairs.append(("Verification", verified(report)))
+    if manifest.source_sandbox is not None:
+        pairs.append(("Source Sandbox", manifest.source_sandbox))
+    if manifest.labels:
+        pairs.append(("Labels", ", ".join(f"{key}={value}" for key, value in manifest.labels.items())))
+    pairs.append(("Media Type", snapshot.root.media_type))
+    return pairs
+
+
+def _ancestor(ancestor: Entry | str) -> str:
+    return f"{ancestor} (not here)" if isinstance(ancestor, str) else (ancestor.names or (ancestor.digest.short,))[0]
+
+
+def _inspect_document(
+    snapshot: Snapshot, entry: Entry, lineage: Sequence[Entry | str], report: VerifyReport | None
+) -> dict[str, Any]:
+    manifest, recorded = snapshot.manifest, snapshot.manifest.upper.integrity
+    return {
+        "digest": str(snapshot.digest),
+        "id": str(snapshot.id),
+        "path": snapshot.path,
+        "names": list(entry.names),
+        **_manifest_document(manifest),
+        "lineage": [
+            {"id": each, "digest": None, "names": []}
+            if isinstance(each, str)
+            else {"id": str(each.id), "digest": str(each.digest), "names": list(each.names)}
+            for each in lineage
+        ],
+        "children": entry.children,
+        "source_sandbox": manifest.source_sandbox,
+        "upper_file": manifest.upper.file,
+        "integrity": {"algorithm": recorded.algorithm, "digest": recorded.digest} if recorded else None,
+        "allocated_bytes": entry.allocated,
+        "stored_bytes": entry.stored,
+        "unique_bytes": entry.unique,
+        "packs": len(snapshot.artifact_manifest.packs),
+        "media_type": snapshot.root.media_type,
+        "verification": None if report is None else report_document(report),
+    }
+
+
+@verb("tag", examples="casstore tag base stable")
+@selector()
+@click.argument("name")
+@force_option("Take the name away from another snapshot.")
+@quiet_option
+@click.pass_obj
+def tag(session: Session, snapshot: str, name: str, force: bool) -> None:
+    """Give a snapshot one more name."""
+    with session.open_store() as store:
+        store.tag(snapshot, name, force=force)
+        session.say(f"{name} stands for {store.get(name).digest}")
+
+
+@verb(
+    "remove",
+    examples="""
+    casstore remove after-pip
+    casstore rm sha256:1f00a2""",
+)
+@selector("snapshots", nargs=-1)
+@force_option("Also if other snapshots name it as their parent; they keep their data.")
+@quiet_option
+@click.pass_context
+def remove(ctx: click.Context, snapshots: tuple[str, ...], force: bool) -> None:
+    """Remove a name, or by digest all names of a snapshot.
+
+    One that cannot be removed does not keep the others. The space is freed by the next casstore gc.
+    """
+    session: Session = ctx.obj
+    first = 0
+    with session.open_store() as store:
+        for wanted in snapshots:
+            try:
+                removed = store.remove(wanted, force=force)
+            except CasstoreError as error:
+                first = first or error.exit_code
+                session.fail(str(error))
+                continue
+            what = ", ".join(removed.names)
+            rest = f"; it is still there as {', '.join(removed.remaining)}" if removed.remaining else ""
+            session.say(f"removed {what}{rest}")
+    ctx.exit(first)
