@@ -30,6 +30,11 @@ from casstore.scan import PlainChunk, Scan
 _NEW = -1
 """Stands for "a pack of this capture" while the packs do not exist yet."""
 
+_PACKS_OF_A_SIZE = 1024
+"""A manifest of 4 MiB names 28,000 packs. Each 1024 packs are PACK_TARGET larger than the 1024 before: 8192 packs hold
+1.1 TiB, 28,000 hold 12 TiB.
+"""
+
 
 class StoredPack(NamedTuple):
     """A pack that is stored: its descriptor and the BLAKE3-256 of its directory."""
@@ -208,7 +213,7 @@ def _frames(chunks: Iterable[tuple[ChunkId, memoryview]]) -> Iterator[_Frame]:
 
 
 class _Packer:
-    """Writes frames into packs of about PACK_TARGET bytes."""
+    """Writes frames into packs of about PACK_TARGET bytes; of a very large disk, into larger ones after a while."""
 
     def __init__(self, new_blob: Callable[[], BlobWriter]) -> None:
         self._new_blob = new_blob
@@ -228,7 +233,7 @@ class _Packer:
         writer.add(kind, stored, chunks)
         self._count += len(chunks)
         self.plain += sum(length for _, length in chunks)
-        if writer.size >= spec.PACK_TARGET:
+        if writer.size >= spec.PACK_TARGET * (1 + len(self.packs) // _PACKS_OF_A_SIZE):
             self.close()
 
     def split(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:

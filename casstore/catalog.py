@@ -4,6 +4,9 @@ It is a pure function of that walk: delete it at any time and nothing is lost. O
 what the catalog saw last, parses what is new (each manifest, map and pack directory once: content never changes) and
 forgets what no ref reaches any more.
 
+What needs numpy is imported where it is used: most openings find nothing new to parse, and numpy takes longer to import
+than `casstore list` may take.
+
 A chunk is listed when its bytes were verified for one of the artifacts here: it lies in a full frame, or in a delta
 frame whose base lies in a full frame of a pack of the same artifact. Nothing else may ever be a dedup hit.
 
@@ -19,18 +22,18 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from casstore import spec
-from casstore.artifact import Artifact, verified_chunks
-from casstore.capture import Place, StoredPack
 from casstore.digest import ChunkId, Digest
 from casstore.errors import CasstoreError, StoreLocked
 from casstore.manifest import Manifest
 from casstore.names import SnapshotName
 from casstore.oci import Descriptor
+
+if TYPE_CHECKING:
+    from casstore.artifact import Artifact
+    from casstore.capture import Place
 
 T = TypeVar("T")
 
@@ -219,6 +222,8 @@ class Catalog:
 
     def lookup(self, ids: Sequence[ChunkId]) -> dict[ChunkId, list[Place]]:
         """Where these chunks are stored; several places in a fixed order. Missing ones are left out."""
+        from casstore.capture import Place, StoredPack
+
         found: dict[ChunkId, list[Place]] = {}
         for at in range(0, len(ids), _BATCH):
             batch = ids[at : at + _BATCH]
@@ -287,18 +292,16 @@ def _entries(db: sqlite3.Connection, wanted: Sequence[str] | None) -> list[Entry
                 allocated=allocated,
                 stored=stored.get(key, 0) + size,
                 unique=unique.get(key, 0) + size,
-                children=children.get(str(manifest.id), 0),
+                children=children.get(f"sha256:{id_}", 0),
             )
         )
     return result
 
 
-def _manifest(config: bytes, id_: str) -> Manifest:
+def _manifest(config: object, id_: str) -> Manifest:
     """A snapshot manifest as it was stored."""
-    with contextlib.suppress(ValueError, CasstoreError):
-        manifest = Manifest.from_dict(json.loads(config), subject="catalog entry")
-        if manifest.id.hex == id_:
-            return manifest
+    if isinstance(config, bytes) and Digest.of(config).hex == id_:
+        return Manifest.from_dict(json.loads(config), subject=f"catalog entry {id_}")
     error = sqlite3.DatabaseError(f"catalog entry {id_!r} is damaged")
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     raise error
@@ -329,6 +332,10 @@ def _create(db: sqlite3.Connection, *, only_if_old: bool = False) -> None:
 
 
 def _insert(db: sqlite3.Connection, artifact: Artifact) -> None:
+    import numpy as np
+
+    from casstore.artifact import verified_chunks
+
     config, manifest = artifact.config, artifact.manifest
     key = db.execute(
         "INSERT INTO artifacts (digest, id, parent, created_at, config, size, allocated) VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -60,7 +60,7 @@ class _Feeder:
     """Turns ordered pieces of a disk into whole extents for hashers; missing parts of extents are zeros."""
 
     def __init__(self, disk: DiskMap, hashers: list[ContentHasher]) -> None:
-        self._extents = iter(disk.extents.tolist())
+        self._extents = _rows(disk)
         self._hashers = hashers
         self._at = self._end = 0  # what is left of the current extent
         self._next()
@@ -82,3 +82,9 @@ class _Feeder:
     def zeros_until(self, offset: int) -> None:
         while self._at < min(offset, self._end):
             self.data(ZEROS[: min(MIB, min(offset, self._end) - self._at)])
+
+
+def _rows(disk: DiskMap) -> Iterator[list[int]]:
+    """(offset, length) of each extent, made from their columns some at a time: there may be millions."""
+    for at in range(0, len(disk.extents), 4096):
+        yield from disk.extents[at : at + 4096].tolist()

@@ -14,13 +14,14 @@ from casstore.artifact import Artifact
 from casstore.capture import BlobWriter, Capture, CaptureOptions, CaptureStats, Place, capture
 from casstore.content import RangeReader
 from casstore.contents import hash_disk
-from casstore.digest import ChunkId, Digest
+from casstore.digest import ChunkId
 from casstore.disk import DiskSource, filesystem_type, is_qcow2
 from casstore.durable import Durability
 from casstore.errors import AlreadyExists, storage_errors
 from casstore.integrity import hasher, recorded_name
-from casstore.layout import LayoutTarget
+from casstore.layout import LayoutTarget, check_marker
 from casstore.manifest import (
+    SCRATCH,
     ImageRef,
     Manifest,
     SnapshotFormat,
@@ -33,9 +34,6 @@ from casstore.names import parse_disk_name
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.operation import Operation
 from casstore.progress import Meter, Progress, silent
-
-SCRATCH = ImageRef(ref="scratch", manifest_digest=str(Digest.of(b"")))
-"""The image of a disk that was made from none."""
 
 PATH_TAG = "latest"
 """The tag of a snapshot that was created into a directory of its own."""
@@ -184,11 +182,13 @@ def create_at_path(
     The directory appears under its name when it is complete and durable.
 
     Raises:
-        AlreadyExists: something is there, and `force` is not set.
+        AlreadyExists: something is there, and `force` is not set; or it is a directory of something else.
         As `build`.
     """
     if os.path.lexists(path) and not force:
         raise AlreadyExists(f"{path!r} exists already; choose another place, or force with -f")
+    if os.path.isdir(path) and os.listdir(path) and not check_marker(path):
+        raise AlreadyExists(f"{path!r}: expected a snapshot to replace, got a directory of other files")
     temporary = durable.temporary_beside(os.path.abspath(path))
     try:
         target = LayoutTarget(temporary, create=True, durability=durability)

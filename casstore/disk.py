@@ -12,6 +12,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -38,6 +39,7 @@ _TRUSTED_HOLES: Final = {  # f_type of statfs(2): file systems that implement SE
     0xF2F52010,  # f2fs
     0xCA451A4E,  # bcachefs
 }
+_TICK: Final = 0.02  # seconds; twice the longest tick of the clock that ctimes are taken from
 _EXT_MAGIC: Final = (1024 + 56, b"\x53\xef")
 _QCOW_MAGIC: Final = b"QFI\xfb"
 
@@ -80,7 +82,9 @@ class DiskSource:
         except (OSError, ValueError) as error:
             raise SourceError(f"{subject}: {getattr(error, 'strerror', None) or error}") from error
         try:
-            return cls(fd, subject, _size(fd, subject, block_device=block_device), seekable=True)
+            source = cls(fd, subject, _size(fd, subject, block_device=block_device), seekable=True)
+            _let_clock_tick(fd)
+            return source
         except BaseException:
             os.close(fd)
             raise
@@ -118,11 +122,11 @@ class DiskSource:
         while at < size:
             try:
                 start = os.lseek(self._fd, at, os.SEEK_DATA)
+                at = min(os.lseek(self._fd, start, os.SEEK_HOLE), size)
             except OSError as error:
-                if error.errno == errno.ENXIO:
+                if error.errno == errno.ENXIO:  # no more data; or truncated just now, which check_unchanged tells
                     return
                 raise SourceError(f"{self.subject}: finding data: {error.strerror}") from error
-            at = min(os.lseek(self._fd, start, os.SEEK_HOLE), size)
             if start >= size or at <= start:
                 return
             yield start, at - start
@@ -190,14 +194,21 @@ class DiskSource:
         return count
 
     def head(self, length: int = 4096) -> bytes:
-        """The first bytes, without consuming them: at most `length`, fewer when the disk is shorter."""
-        if self._seekable:
-            return os.pread(self._fd, length, 0)
-        while len(self._head) < length and self._piped == 0:
-            part = os.read(self._fd, length - len(self._head))
-            if not part:
-                break
-            self._head += part
+        """The first bytes, without consuming them: at most `length`, fewer when the disk is shorter.
+
+        Raises:
+            SourceError: an I/O error.
+        """
+        try:
+            if self._seekable:
+                return os.pread(self._fd, length, 0)
+            while len(self._head) < length and self._piped == 0:
+                part = os.read(self._fd, length - len(self._head))
+                if not part:
+                    break
+                self._head += part
+        except OSError as error:
+            raise SourceError(f"{self.subject}: reading its first bytes: {error.strerror}") from error
         return self._head
 
     def check_unchanged(self) -> None:
@@ -212,6 +223,16 @@ class DiskSource:
                 f" {self._stamp.mtime_ns} ns, got {now.size} bytes of {now.mtime_ns} ns; stop whatever writes to it"
                 " and capture again"
             )
+
+
+def _let_clock_tick(fd: int) -> None:
+    """Wait until a change of the file would get another ctime than the last one, if that was just now.
+
+    Before Linux 6.13 the clock for ctimes ticks every 1 to 10 ms, and two changes within a tick look like one.
+    """
+    age = time.time() - os.fstat(fd).st_ctime
+    if abs(age) < _TICK:
+        time.sleep(_TICK)
 
 
 def _size(fd: int, subject: str, *, block_device: bool) -> int:

@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from enum import Enum
@@ -25,6 +26,7 @@ from typing import Self
 from casstore.errors import AlreadyExists, StorageError, StoreLocked, storage_errors
 
 DIRECTORY_MODE = 0o755
+_LOCK_MODE = 0o644
 _POLL_FIRST, _POLL_MOST = 0.002, 0.1  # seconds between attempts for a lock
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp\Z", re.DOTALL)
 
@@ -50,6 +52,16 @@ class Durability(Enum):
                 os.close(fd)
 
 
+def make_directory(path: str) -> None:
+    """Make one directory; whatever the umask is, its owner can use it, and others can read it.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    os.mkdir(path, DIRECTORY_MODE)
+    os.chmod(path, DIRECTORY_MODE)
+
+
 def make_directories(path: str, durability: Durability = Durability.FULL) -> None:
     """Make `path` and its missing parents, and their names durable."""
     missing = []
@@ -58,7 +70,7 @@ def make_directories(path: str, durability: Durability = Durability.FULL) -> Non
         path = os.path.dirname(path) or "."
     for directory in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, DIRECTORY_MODE)
+            make_directory(directory)
         durability.sync_directory(os.path.dirname(directory) or ".")
 
 
@@ -89,7 +101,8 @@ def replace_file(path: str, data: bytes, *, mode: int, durability: Durability = 
 def temporary_beside(path: str) -> str:
     """An unused hidden name in the directory of `path`."""
     directory, name = os.path.split(path)
-    return os.path.join(directory, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
+    # A character takes up to 4 of the 255 bytes that a name may have.
+    return os.path.join(directory, f".{name[:50]}.{secrets.token_hex(6)}.tmp")
 
 
 def is_temporary(name: str) -> bool:
@@ -110,15 +123,33 @@ def publish(temporary: str, path: str, *, replace: bool, durability: Durability)
     Raises:
         AlreadyExists: the name is taken and `replace` is not set; of several at once exactly one gets it.
     """
-    if replace:
-        os.rename(temporary, path)
-    else:
-        try:
-            os.link(temporary, path, follow_symlinks=False)
-        except FileExistsError:
-            raise AlreadyExists(f"{path!r} exists already; choose another name, or force") from None
-        os.unlink(temporary)
+    try:
+        if replace:
+            os.rename(temporary, path)
+        else:
+            _rename_to_new(temporary, path)
+    except FileExistsError:
+        raise AlreadyExists(f"{path!r} exists already; choose another name, or force") from None
     durability.sync_directory(os.path.dirname(path) or ".")
+
+
+def _rename_to_new(temporary: str, path: str) -> None:
+    """Rename, but raise FileExistsError where that would replace something."""
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
+    else:
+        os.unlink(temporary)
+        return
+    # A file system without links, as FAT: an empty file takes the name first.
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def move(source: str, destination: str) -> None:
@@ -157,8 +188,7 @@ def try_lock(path: str, *, shared: bool = False, create: bool = True) -> Lock | 
         StoreLocked: the file system cannot lock.
         FileNotFoundError: no such file, and `create` is not set.
     """
-    access = os.O_RDONLY if os.path.isdir(path) else os.O_RDWR | (os.O_CREAT if create else 0)
-    fd = os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    fd = _open_to_lock(path, create=create)
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -173,6 +203,21 @@ def try_lock(path: str, *, shared: bool = False, create: bool = True) -> Lock | 
             ) from error
         raise
     return Lock(fd)
+
+
+def _open_to_lock(path: str, *, create: bool) -> int:
+    access = os.O_RDONLY if os.path.isdir(path) else os.O_RDWR
+    flags = access | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            if not create:
+                raise
+        with contextlib.suppress(FileExistsError):
+            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, _LOCK_MODE)
+            os.fchmod(fd, _LOCK_MODE)  # whatever the umask is
+            return fd
 
 
 def lock(path: str, *, shared: bool = False, wait: float) -> Lock:
@@ -204,6 +249,9 @@ def new_file(path: str, *, replace: bool, durability: Durability) -> Iterator[in
     """
     if not replace and os.path.lexists(path):
         raise AlreadyExists(f"{path!r} exists already; choose another name, or force with -f")
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(mode := os.lstat(path).st_mode) and not stat.S_ISLNK(mode):
+            raise AlreadyExists(f"{path!r}: expected a regular file to replace, got a directory or special file")
     temporary = temporary_beside(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with storage_errors(f"writing {path!r}"):

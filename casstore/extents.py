@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -17,16 +16,17 @@ class Extents:
     """A disk's extents, for cutting pieces of the disk along them."""
 
     def __init__(self, disk: DiskMap) -> None:
-        self._starts: list[int] = disk.extents[:, 0].tolist()
-        self._ends: list[int] = disk.extents.sum(axis=1).tolist()
-        self._edges = disk.extents
+        # Columns of numbers, not lists: a fragmented disk has millions of extents.
+        self._starts = np.ascontiguousarray(disk.extents[:, 0])
+        self._ends = disk.extents.sum(axis=1)
+        self._before = np.concatenate([[0], np.cumsum(disk.extents[:, 1])])
 
     def within(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """(offset, length) of the allocated parts of a range of the disk."""
         end = offset + length
-        n = max(bisect_right(self._starts, offset) - 1, 0)
+        n = max(int(np.searchsorted(self._starts, offset, side="right")) - 1, 0)
         while n < len(self._starts) and self._starts[n] < end:
-            a, b = max(offset, self._starts[n]), min(end, self._ends[n])
+            a, b = max(offset, int(self._starts[n])), min(end, int(self._ends[n]))
             if a < b:
                 yield a, b - a
             n += 1
@@ -55,12 +55,9 @@ class Extents:
 
     def _allocated_before(self, position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Allocated bytes before each position."""
-        if not len(self._edges):
+        if not len(self._starts):
             return np.zeros(len(position), np.int64)
-        starts, lengths = self._edges[:, 0], self._edges[:, 1]
-        n = np.searchsorted(starts, position, side="right")
-        before = np.concatenate([[0], np.cumsum(lengths)])
-        last = np.maximum(n - 1, 0)
-        inside = np.clip(position - starts[last], 0, lengths[last])
-        allocated: npt.NDArray[np.int64] = np.where(n > 0, before[last] + inside, 0)
+        last = np.maximum(np.searchsorted(self._starts, position, side="right") - 1, 0)
+        inside = np.minimum(position, self._ends[last]) - self._starts[last]
+        allocated: npt.NDArray[np.int64] = self._before[last] + np.maximum(inside, 0)
         return allocated

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from casstore import spec
 from casstore.digest import Digest
-from casstore.durable import move
+from casstore.durable import Durability, make_directories, move
 from casstore.errors import CorruptContent, DocumentError, InvalidDigest, NotFound, storage_errors
 from casstore.jsondoc import load_object
 from casstore.oci import Descriptor
@@ -178,7 +178,7 @@ def _list(value: object) -> list[object]:
 def _set_aside(store: StoreDirectory, garbage: list[Digest], dead: list[str]) -> None:
     """Under the lock: take the names away. A rename needs no space, so a full disk does not stop it."""
     with storage_errors("collecting garbage"):
-        os.makedirs(store.trash, exist_ok=True)
+        make_directories(store.trash, Durability.NONE)
         paths = [*(store.blobs.path_of(digest) for digest in garbage), *dead]
         for path in paths:
             with contextlib.suppress(FileNotFoundError):  # an operation that just ended removes its directory itself

@@ -5,7 +5,6 @@ Children first, then the manifest, the name last: so a name at the destination n
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Self
 
@@ -84,6 +83,9 @@ def copy_graph(
     Raises:
         CasstoreError: either side failed; the target then holds some blobs more, and no new name.
     """
+    # Slow to import (with logging and more), and `casstore list` comes by here too.
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
     root = manifest.descriptor
     metered = _Metered(source, meter)
     blobs = list(dict.fromkeys(manifest.children))
@@ -97,9 +99,10 @@ def copy_graph(
 
     with ThreadPoolExecutor(concurrency, "copy") as pool:
         futures = [pool.submit(copy, blob) for blob in blobs]
-        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in waiting:
-            future.cancel()
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        finally:  # also when a signal ends the wait: leaving the pool would else copy all that is queued
+            pool.shutdown(wait=False, cancel_futures=True)
         for future in done:
             future.result()
         moved = [blob for blob, future in zip(blobs, futures, strict=True) if future.result()]

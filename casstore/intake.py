@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 
 from casstore.artifact import Artifact, FrameUse, verified_chunks
 from casstore.diskmap import DiskMap
@@ -29,20 +28,21 @@ def verify_chunks(artifact: Artifact, *, known: Callable[[Descriptor], Collectio
     """
     usable = [verified_chunks(artifact, directory) for directory in artifact.directories]
     for disk in artifact.map.disks:
-        for n, pack in enumerate(artifact.manifest.packs):
-            used = _used(disk, n, len(usable[n]))
-            if (used & ~usable[n]).any():
+        for pack, used, verifiable in zip(artifact.manifest.packs, artifact.used(disk), usable, strict=True):
+            if (used & ~verifiable).any():
                 subject = f"snapshot {artifact.digest}: pack {pack.digest}"
                 raise CorruptContent(f"{subject}: a delta's base is in none of the snapshot's packs")
-    todo = []
-    for n, pack in enumerate(artifact.manifest.packs):
-        mask = usable[n].copy()
-        mask[list(known(pack))] = False
-        todo += list(artifact.frames_of(n, np.flatnonzero(mask)))
+
+    def unknown() -> Iterator[FrameUse]:
+        for n, pack in enumerate(artifact.manifest.packs):
+            mask = usable[n].copy()
+            mask[list(known(pack))] = False
+            yield from artifact.frames_of(n, np.flatnonzero(mask))
+
     workers = workers or default_workers()
     count = 0
     with ThreadPoolExecutor(workers, "verify") as pool:
-        for pieces in ordered_map(pool, artifact.read, todo, ahead=4 * workers):
+        for pieces in ordered_map(pool, artifact.read, unknown(), ahead=4 * workers):
             count += len(pieces)
         for disk in artifact.map.disks:
             extents = Extents(disk)
@@ -50,17 +50,6 @@ def verify_chunks(artifact: Artifact, *, known: Callable[[Descriptor], Collectio
                 for offset, data in pieces:
                     extents.parts(offset, data)
     return count
-
-
-def _used(disk: DiskMap, pack: int, chunks: int) -> npt.NDArray[np.bool_]:
-    """Which of a pack's chunks the disk's runs name."""
-    mine = disk.runs.pack == pack
-    first = disk.runs.first[mine].astype(np.int64)
-    steps = np.zeros(chunks + 1, np.int64)
-    np.add.at(steps, first, 1)
-    np.add.at(steps, first + disk.runs.count[mine], -1)
-    used: npt.NDArray[np.bool_] = np.cumsum(steps[:-1]) > 0
-    return used
 
 
 def _sticking_out(artifact: Artifact, disk: DiskMap, extents: Extents) -> Iterator[FrameUse]:

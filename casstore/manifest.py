@@ -80,6 +80,10 @@ class ImageRef:
     manifest_digest: str
 
 
+SCRATCH: Final = ImageRef(ref="scratch", manifest_digest=str(Digest.of(b"")))
+"""The image of a disk that was made from none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpperIntegrity:
     """A digest of the disk's content (any `algorithm:value`), and the algorithm's recorded name; see integrity.py."""

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from casstore import durable
 from casstore.blobs import BlobDirectory
@@ -24,9 +24,11 @@ from casstore.content import Fetcher
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import InvalidDigest, storage_errors
-from casstore.frame import Buffer
 from casstore.oci import Descriptor
 from casstore.streams import COPY_CHUNK
+
+if TYPE_CHECKING:
+    from casstore.frame import Buffer  # with zstandard, which listing a store does not need
 
 _LEASE = "lease"
 _PREFIX = "op-"
@@ -76,8 +78,12 @@ class Operation:
         with storage_errors("starting an operation"):
             durable.make_directories(parent, Durability.NONE)
             self.path = os.path.join(parent, _PREFIX + secrets.token_hex(8))
-            os.mkdir(self.path, durable.DIRECTORY_MODE)
-            lease = durable.try_lock(os.path.join(self.path, _LEASE))
+            durable.make_directory(self.path)
+            try:
+                lease = durable.try_lock(os.path.join(self.path, _LEASE))
+            except BaseException:
+                shutil.rmtree(self.path, ignore_errors=True)
+                raise
         if lease is None:
             raise AssertionError("a lease that was just made is locked")
         self._lease = lease

@@ -161,6 +161,10 @@ class PackDirectory:
         """The digest of one chunk."""
         return ChunkId(self.ids[chunk * _ID : chunk * _ID + _ID])
 
+    def frame_of(self, chunk: int) -> int:
+        """The frame that one chunk lies in."""
+        return int(np.searchsorted(self.first_chunk, chunk, side="right")) - 1
+
     def base_of(self, frame: int) -> ChunkId | None:
         """The base of a DELTA frame; None for other frames."""
         if self.kinds[frame] != FrameKind.DELTA:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
 from itertools import islice
 from typing import Any
 
@@ -23,6 +22,8 @@ _SHOWN = 150
 @cache
 def _validator(name: str) -> Any:
     # Slow to import (0.1 s), and not needed by the verbs that answer from the catalog.
+    from importlib.resources import files
+
     from jsonschema import Draft202012Validator
     from referencing import Registry, Resource
 

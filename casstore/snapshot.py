@@ -2,6 +2,8 @@
 
 The names are those of microsandbox's snapshots, with two identities side by side: `digest` is the artifact's, the same
 here and in every registry; `id` is the snapshot manifest's, what microsandbox calls digest.
+
+What reads content needs numpy, and is imported where it is used: a list of handles is had without.
 """
 
 from __future__ import annotations
@@ -14,22 +16,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from casstore import durable
-from casstore.artifact import Artifact, load_documents
 from casstore.content import Fetcher, RangeReader
-from casstore.create import SCRATCH, Created, Description
 from casstore.digest import Digest
-from casstore.disk import DiskSource
 from casstore.durable import Durability
 from casstore.errors import AlreadyExists, DocumentError, UsageError
-from casstore.frame import Buffer
-from casstore.manifest import MANIFEST_FILENAME, ImageRef, Manifest, SnapshotFormat
+from casstore.manifest import MANIFEST_FILENAME, SCRATCH, ImageRef, Manifest, SnapshotFormat
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.progress import Meter, Progress, silent
-from casstore.restore import restore_file, restore_stream
-from casstore.verify import VerifyReport, verify
 
 if TYPE_CHECKING:
+    from casstore.artifact import Artifact
     from casstore.catalog import Entry
+    from casstore.create import Created, Description
+    from casstore.disk import DiskSource
+    from casstore.frame import Buffer
+    from casstore.verify import VerifyReport
 
 
 class Blobs(RangeReader, Fetcher, Protocol):
@@ -46,6 +47,8 @@ class DiskInput:
 
     def open(self) -> DiskSource:
         """Open it; see DiskSource."""
+        from casstore.disk import DiskSource
+
         if (self.path is None) == (self.fd is None):
             raise UsageError("disk: expected either a path or a descriptor")
         if self.fd is not None:
@@ -85,6 +88,8 @@ class SnapshotConfig:
 
     def description(self, parent_id: str | None) -> Description:
         """As `create.build` wants it, with the parent's id."""
+        from casstore.create import Description
+
         return Description(
             image=self.image,
             parent=parent_id,
@@ -218,6 +223,8 @@ class Snapshot:
         Raises:
             NotFound, CorruptContent: as `load_documents`.
         """
+        from casstore.artifact import load_documents
+
         artifact_manifest, manifest = load_documents(blobs, root)
         return cls(path, artifact_manifest, manifest, blobs, rely, tuple(names))
 
@@ -293,6 +300,8 @@ class Snapshot:
 
     def artifact(self) -> Artifact:
         """All its documents, to read the disk's content with. Nothing keeps the blobs from being collected."""
+        from casstore.artifact import Artifact
+
         return Artifact.load(self.blobs, self.root)
 
     def verify(self, *, workers: int = 0, progress: Progress = silent) -> VerifyReport:
@@ -301,6 +310,8 @@ class Snapshot:
         Raises:
             NotFound, CorruptContent: something is missing or wrong.
         """
+        from casstore.verify import verify
+
         with self.rely(self.needs):
             return verify(self.artifact(), self.blobs, workers=workers, meter=Meter(progress, "verifying", None))
 
@@ -323,6 +334,8 @@ class Snapshot:
             NotFound, CorruptContent: a blob is missing or damaged; nothing was written under the file's name.
             StorageError: the file system refused.
         """
+        from casstore.restore import restore_file
+
         path = os.fspath(destination)
         with self.rely(self.needs):
             artifact = self.artifact()
@@ -349,6 +362,8 @@ class Snapshot:
         Raises:
             NotFound, CorruptContent: a blob is missing or damaged; what was passed before is right.
         """
+        from casstore.restore import restore_stream
+
         with self.rely(self.needs):
             artifact = self.artifact()
             meter = Meter(progress, "restoring", self.size_bytes)

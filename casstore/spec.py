@@ -29,6 +29,8 @@ MEDIA_PACK: Final = "application/vnd.casstore.pack.v1"
 MEDIA_FILE: Final = "application/vnd.casstore.file.v1"
 ANNOTATION_STORE_REF: Final = "io.casstore.ref"
 """Marks an index.json entry as derived from refs/; its value is the ref's name."""
+ANNOTATION_STORE_DIGEST: Final = "io.casstore.digest"
+"""The digest that such an entry was derived with: tools that give an entry another digest keep its annotations."""
 
 STORE_FORMAT: Final = 1
 

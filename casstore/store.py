@@ -5,6 +5,8 @@
     store.push("base", "registry.example/team/disks:base")
 
 Names, digests and ids select snapshots: `base`, `sha256:1f00...` or a prefix of at least six digits.
+
+What works on content needs numpy (0.1 to 0.2 s to import), and is imported by the methods that do: looking is quick.
 """
 
 from __future__ import annotations
@@ -15,13 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from casstore.artifact import Artifact
-from casstore.capture import CaptureOptions
 from casstore.catalog import Catalog, Entry
 from casstore.content import Source, Target
-from casstore.create import PATH_TAG, Created, Destination, build, create_at_path
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
 from casstore.gc import GcReport, collect
@@ -34,9 +33,14 @@ from casstore.reference import LayoutReference, Reference, parse_reference
 from casstore.refs import BrokenRef
 from casstore.snapshot import Snapshot, SnapshotConfig, SnapshotHandle
 from casstore.storedir import StoreDirectory, StoreOptions
-from casstore.transaction import Transaction
 from casstore.transfer import TransferOptions, TransferReport, open_target, pull, pull_name, push, push_name
-from casstore.verify import VerifyReport
+
+if TYPE_CHECKING:
+    from casstore.artifact import Artifact
+    from casstore.capture import CaptureOptions
+    from casstore.create import Created, Destination
+    from casstore.transaction import Transaction
+    from casstore.verify import VerifyReport
 
 _CATALOG = "catalog.sqlite"
 
@@ -189,6 +193,9 @@ class Store:
             NotFound: the parent is not in the store.
             StorageError: the file system refused; the store is unchanged.
         """
+        from casstore.capture import CaptureOptions
+        from casstore.create import PATH_TAG, build, create_at_path
+
         options = options or CaptureOptions()
         parent = None if config.parent is None else str(self.entry(config.parent).id)
         description = config.description(parent)
@@ -237,7 +244,8 @@ class Store:
         wanted = parse_selector(selector)
         digest: Digest | None
         names: Sequence[SnapshotName]
-        with self._directory.changing_refs() as refs:  # what the selector stands for is looked up while nobody changes it
+        # What the selector stands for is looked up while nobody else can change it.
+        with self._directory.changing_refs() as refs:
             remaining: tuple[str, ...] = ()
             if not isinstance(wanted, DigestPrefix) and self._is_broken(wanted):
                 digest, names = None, (wanted,)
@@ -362,6 +370,8 @@ class Store:
         self._failed = self._catalog.sync(lambda: self._directory.read_refs()[0], self._load)
 
     def _load(self, digest: Digest) -> Artifact:
+        from casstore.artifact import Artifact
+
         return Artifact.load(self._directory.blobs, self._descriptor(digest))
 
     def _descriptor(self, digest: Digest) -> Descriptor:
@@ -407,6 +417,8 @@ class Store:
     def transaction(self, *, force: bool = False, workers: int = 0) -> Transaction:
         """Start a change: the store as a Target, whose `tag` verifies and commits. For copies of your own."""
         self._directory.require_writable()
+        from casstore.transaction import Transaction
+
         return Transaction(self._directory, self._catalog, self._catch_up, force=force, workers=workers)
 
     @contextlib.contextmanager

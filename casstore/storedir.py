@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,14 @@ from casstore.refs import BrokenRef, Refs
 from casstore.schema import validate
 
 _MARKER = "casstore.json"
-_STORE_REF = spec.ANNOTATION_STORE_REF
+_STORE_REF, _STORE_DIGEST = spec.ANNOTATION_STORE_REF, spec.ANNOTATION_STORE_DIGEST
 _FEATURES: Mapping[str, frozenset[str]] = {
     "compatible": frozenset(),
     "readOnlyCompatible": frozenset(),
     "incompatible": frozenset(),
 }
 """The feature flags that this version knows."""
+_OWN_MARKER = dump({"version": spec.STORE_FORMAT, "features": {name: [] for name in _FEATURES}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,9 @@ class StoreDirectory:
         """Make the markers that are missing."""
         with self.changing_refs():
             if _check_marker(self.path) is None:
-                data = dump({"version": spec.STORE_FORMAT, "features": {name: [] for name in _FEATURES}})
-                durable.replace_file(os.path.join(self.path, _MARKER), data, mode=0o644, durability=self.durability)
+                durable.replace_file(
+                    os.path.join(self.path, _MARKER), _OWN_MARKER, mode=0o644, durability=self.durability
+                )
             if not layout.check_marker(self.path):
                 layout.write_marker(self.path, self.durability)
 
@@ -178,10 +180,12 @@ class StoreDirectory:
         if self.read_only:
             yield
             return
-        with self.operation() as operation:
-            with self.shared():
-                self.require(blobs)
-                operation.rely_on(blobs)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(StorageError):  # on a full disk a reader goes without, and fails if gc does come
+                operation = stack.enter_context(self.operation())
+                with self.shared():
+                    self.require(blobs)
+                    operation.rely_on(blobs)
             yield
 
     def require(self, blobs: Mapping[Digest, int]) -> None:
@@ -216,17 +220,19 @@ class StoreDirectory:
 
     def foreign_entries(self) -> list[dict[str, Any]]:
         """The entries of index.json that another tool added; none when it is missing or damaged."""
-        return self._foreign(self.read_refs()[0])
+        return self._foreign(lambda: self.read_refs()[0])
 
-    def _foreign(self, refs: Mapping[SnapshotName, Digest]) -> list[dict[str, Any]]:
+    def _foreign(self, read_refs: Callable[[], Mapping[SnapshotName, Digest]]) -> list[dict[str, Any]]:
         """Entries without our mark; not those that say what a ref says already."""
         try:
             entries = [entry for entry in self._index_entries() if not _is_ours(entry)]
+            if not entries:
+                return []
             # Only theirs go through the schema: ours are derived, and may be thousands.
             index = ImageIndex.parse(ImageIndex(tuple(entries)).to_bytes(), subject="index.json")
         except (CasstoreError, LookupError, TypeError, AttributeError):
             return []  # damaged: made anew; only what another tool had added to it is lost
-        ours = {(name, str(digest)) for name, digest in refs.items()}
+        ours = {(name, str(digest)) for name, digest in read_refs().items()}
         return [entry for entry in index.entries if (_ref_name(entry), entry["digest"]) not in ours]
 
     def _index_entries(self) -> list[dict[str, Any]]:
@@ -242,9 +248,10 @@ class StoreDirectory:
             size = self.blobs.size(digest)
             if size is not None:
                 entries.append(_entry(name, digest, size))
-        for entry in self._foreign(refs):
+        for entry in self._foreign(lambda: refs):
             annotations = dict(entry.get("annotations", {}))
-            annotations.pop(_STORE_REF, None)  # copied from an entry of ours
+            for mark in (_STORE_REF, _STORE_DIGEST):
+                annotations.pop(mark, None)  # was copied from an entry of ours
             if _ref_name(entry) in refs:
                 del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
             entries.append({**entry, "annotations": annotations})
@@ -254,14 +261,17 @@ class StoreDirectory:
             layout.write_index(self.path, index, self.durability)
 
     def _index_is_current(self) -> bool:
-        """Whether index.json names just the refs: a cheap look, for every opening; anything odd counts as no."""
+        """Whether index.json says of each ref what the ref says, and nothing else of its name: a cheap look, for every
+        opening; anything odd counts as no.
+        """
+        refs = {name: str(digest) for name, digest in self.read_refs()[0].items()}
         try:
-            named = {
-                entry["annotations"][_STORE_REF]: entry["digest"] for entry in self._index_entries() if _is_ours(entry)
-            }
+            entries = self._index_entries()
+            ours = [(_ref_name(entry) or "", entry["digest"]) for entry in entries if _is_ours(entry)]
+            others = {_ref_name(entry) for entry in entries if not _is_ours(entry)}
+            return sorted(ours) == sorted(refs.items()) and not others & refs.keys()
         except (CasstoreError, LookupError, TypeError, AttributeError):
             return False
-        return named == {name: str(digest) for name, digest in self.read_refs()[0].items()}
 
 
 def _entry(name: str, digest: Digest, size: int) -> dict[str, Any]:
@@ -270,14 +280,19 @@ def _entry(name: str, digest: Digest, size: int) -> dict[str, Any]:
         digest=digest,
         size=size,
         artifact_type=spec.ARTIFACT_TYPE,
-        annotations={spec.ANNOTATION_REF_NAME: name, _STORE_REF: name},
+        annotations={spec.ANNOTATION_REF_NAME: name, _STORE_REF: name, _STORE_DIGEST: str(digest)},
     ).to_dict()
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of index.json was derived from a ref: it has our mark, for the name that it has."""
-    mark = entry.get("annotations", {}).get(_STORE_REF)
-    return mark is not None and mark == _ref_name(entry)
+    """Whether an entry of index.json was derived from a ref: it has our marks for its own digest, and no other name.
+
+    umoci copies the marks to the names that it adds; skopeo keeps them where it gives a name to another digest, and
+    takes the name from the entry that had it.
+    """
+    annotations = entry.get("annotations", {})
+    mark = annotations.get(_STORE_REF)
+    return mark is not None and annotations.get(_STORE_DIGEST) == entry["digest"] and _ref_name(entry) in {mark, None}
 
 
 def _ref_name(entry: Mapping[str, Any]) -> str | None:
@@ -320,6 +335,8 @@ def _check_marker(path: str) -> str | None:
     raw = layout.read_file(subject, limit=spec.MAX_MANIFEST)
     if raw is None:
         return None
+    if raw == _OWN_MARKER:  # nearly always; jsonschema takes longer to import than `casstore list` may take
+        return _Compatibility.FULL
     document = load_object(raw, subject=subject, limit=spec.MAX_MANIFEST)
     version = document.get("version")
     if isinstance(version, int) and version > spec.STORE_FORMAT:

@@ -13,7 +13,7 @@ from typing import Self
 from casstore import spec
 from casstore.artifact import Artifact, load_directory
 from casstore.blobs import BlobDirectory
-from casstore.capture import Place, StoredPack
+from casstore.capture import Place
 from casstore.catalog import Catalog
 from casstore.content import Fetcher, Reader
 from casstore.digest import ChunkId, Digest
@@ -78,7 +78,10 @@ class Transaction:
             directory = self._directory_of(place.pack)
         except CasstoreError:
             return False
-        return place.chunk < len(directory) and directory.chunk_id(place.chunk) == chunk_id
+        if place.chunk >= len(directory) or directory.chunk_id(place.chunk) != chunk_id:
+            return False
+        # A delta would need the pack of its base in the new snapshot too, which a capture does not list.
+        return directory.base_of(directory.frame_of(place.chunk)) is None
 
     def _rely_on(self, descriptor: Descriptor) -> bool:
         """Take a stored blob of the right size into the lease; call with the lock held."""

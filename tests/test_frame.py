@@ -181,6 +181,13 @@ def test_row_66_refused(attack: str, base: bytes | None) -> None:
     assert peak < 4 * MIB
 
 
+def test_what_zstd_would_refuse_as_well_is_named() -> None:
+    with pytest.raises(CorruptContent, match="expected no dictionary id"):
+        plain(ZSTD, *ATTACKS["dictionary id: 1 byte"])
+    with pytest.raises(CorruptContent, match="expected a zstd frame, got 502a4d18"):
+        plain(ZSTD, *ATTACKS["skippable frame only"])
+
+
 def test_nothing_is_allocated_from_a_claim() -> None:
     """In a process that may have 256 MiB more than it has, claims of gigabytes fail as damage, not for memory."""
     script = """

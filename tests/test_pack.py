@@ -90,7 +90,7 @@ def test_golden_pack_of_every_kind() -> None:
     assert read.frame_offsets().tolist() == [8, 8 + len(A), 8 + len(A) + len(stored)]
     assert read.stored.tolist() == [len(A), len(stored), len(delta)]
     assert read.plain_lengths().tolist() == [len(A), len(B) + len(C), len(D)]
-    assert read.chunk_frames().tolist() == [0, 1, 1, 2]
+    assert read.chunk_frames().tolist() == [read.frame_of(n) for n in range(4)] == [0, 1, 1, 2]
     assert read.first_chunk.tolist() == [0, 1, 3, 4]
     assert [read.chunk_id(n) for n in range(len(read))] == [chunk_id for chunk_id, _ in chunks]
     assert [read.base_of(n) for n in range(3)] == [None, None, chunks[1][0]]

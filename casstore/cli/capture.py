@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,9 @@ _ALGORITHMS = ("sha256", "sparse", "sparse-zero", "blake3-merkle")
     bare="sha256",
     metavar="ALG",
     type=click.Choice(_ALGORITHMS),
-    help=f"Record a digest of the disk's content: {', '.join(_ALGORITHMS)} [sha256].",
+    help=f"Record a digest of the disk's content: {', '.join(_ALGORITHMS)}; without ALG the first.",
 )
-@click.option("--level", type=click.IntRange(1, 19), default=3, metavar="N", help="zstd level, 1 to 19 [3].")
+@click.option("--level", type=click.IntRange(1, 19), default=3, show_default=True, metavar="N", help="zstd level.")
 @workers_option
 @force_option("Take over a name or path that is in use.")
 @json_option
@@ -82,7 +83,7 @@ def create(
     snapshot, an OCI layout. A disk FILE with "=" in its name is written ./FILE. Writes the digest, then the path.
     """
     from casstore.capture import CaptureOptions
-    from casstore.create import SCRATCH
+    from casstore.manifest import SCRATCH
     from casstore.snapshot import SnapshotConfig
 
     if len(disks) > 1:
@@ -215,9 +216,8 @@ def restore(session: Session, snapshot: str, destination: str, workers: int | No
     with session.open_store() as store, session.progress() as progress:
         found = store.open_snapshot(snapshot)
         if destination == "-":
-            out = click.get_binary_stream("stdout")
-            found.restore_to(out.write, workers=workers or 0, progress=progress)
-            out.flush()
+            found.restore_to(sys.stdout.buffer.write, workers=workers or 0, progress=progress)
+            sys.stdout.buffer.flush()
         else:
             path = found.restore(
                 destination, force=force, workers=workers or 0, progress=progress, durability=session.durability

@@ -122,14 +122,16 @@ class CommandLine(click.Group):
     "--durability",
     type=click.Choice(["full", "none"]),
     default="full",
+    show_default=True,
     help="none leaves out every fsync: faster, and a power cut may lose or tear what was written last.",
 )
 @click.option(
     "--wait",
     type=click.FloatRange(0),
     default=60.0,
+    show_default=True,
     metavar="SECONDS",
-    help="How long to wait for another casstore that holds a lock [60].",
+    help="How long to wait for another casstore that holds a lock.",
 )
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 @click.version_option(__version__, message="%(prog)s %(version)s")

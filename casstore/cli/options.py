@@ -97,7 +97,10 @@ def force_option(help_text: str) -> Callable[[F], F]:
 def workers_option(function: F) -> F:
     """--workers."""
     option = click.option(
-        "--workers", type=click.IntRange(1, 256), metavar="N", help="Threads to work with (one per processor)."
+        "--workers",
+        type=click.IntRange(1, 256),
+        metavar="N",
+        help="Threads to work with; one per processor where it is not given.",
     )
     return option(function)
 

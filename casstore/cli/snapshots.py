@@ -11,13 +11,14 @@ from casstore.cli import render
 from casstore.cli.options import force_option, json_option, quiet_option, selector, verb
 from casstore.cli.session import Session
 from casstore.cli.verification import report_document, verified
-from casstore.errors import CasstoreError
+from casstore.errors import CasstoreError, NotFound
 
 if TYPE_CHECKING:
     from casstore.catalog import Entry
     from casstore.digest import Digest
     from casstore.manifest import Manifest
     from casstore.snapshot import Snapshot, SnapshotHandle
+    from casstore.store import Store
     from casstore.verify import VerifyReport
 
 _HEAD = ("NAME", "IMAGE", "SIZE", "UNIQUE", "CREATED", "DIGEST")
@@ -275,16 +276,22 @@ def remove(ctx: click.Context, snapshots: tuple[str, ...], force: bool) -> None:
     One that cannot be removed does not keep the others. The space is freed by the next casstore gc.
     """
     session: Session = ctx.obj
-    first = 0
+    failed: dict[str, CasstoreError] = dict.fromkeys(snapshots, NotFound())
     with session.open_store() as store:
-        for wanted in snapshots:
-            try:
-                removed = store.remove(wanted, force=force)
-            except CasstoreError as error:
-                first = first or error.exit_code
-                session.fail(str(error))
-                continue
-            what = ", ".join(removed.names)
-            rest = f"; it is still there as {', '.join(removed.remaining)}" if removed.remaining else ""
-            session.say(f"removed {what}{rest}")
-    ctx.exit(first)
+        before = len(failed) + 1
+        while 0 < len(failed) < before:  # a parent can go once its children are gone: in whatever order they were given
+            before = len(failed)
+            failed = {wanted: error for wanted in failed if (error := _remove(session, store, wanted, force=force))}
+    for error in failed.values():
+        session.fail(str(error))
+    ctx.exit(next(iter(failed.values())).exit_code if failed else 0)
+
+
+def _remove(session: Session, store: Store, wanted: str, *, force: bool) -> CasstoreError | None:
+    try:
+        removed = store.remove(wanted, force=force)
+    except CasstoreError as error:
+        return error
+    rest = f"; it is still there as {', '.join(removed.remaining)}" if removed.remaining else ""
+    session.say(f"removed {', '.join(removed.names)}{rest}")
+    return None

@@ -37,7 +37,12 @@ def connection_options(function: F) -> F:
 def transfer_options(function: F) -> F:
     """How to transfer."""
     option = click.option(
-        "--concurrency", type=click.IntRange(1, 64), default=4, metavar="N", help="Blobs moved at the same time [4]."
+        "--concurrency",
+        type=click.IntRange(1, 64),
+        default=4,
+        show_default=True,
+        metavar="N",
+        help="Blobs moved at the same time.",
     )
     return connection_options(option(function))
 

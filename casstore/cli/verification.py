@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,59 +62,67 @@ def verify(ctx: click.Context, snapshots: tuple[str, ...], everything: bool, wor
     session: Session = ctx.obj
     if everything == bool(snapshots):
         raise click.UsageError("expected either snapshots or --all")
-    documents: list[dict[str, Any]] = []
-    codes: list[int] = []
+    outcomes: list[_Outcome] = []
     with session.open_store() as store:
-        if everything:
-            snapshots = tuple({handle.digest: handle.name for handle in reversed(store.list())}.values())
-            snapshots += tuple(problem.name for problem in store.problems())
-        for wanted in snapshots:
-            snapshot, report, error = _verify(session, store, wanted, workers or 0)
-            if error is not None:
-                codes.append(error.exit_code)
-            if session.as_json:
-                documents.append(_verify_document(wanted, snapshot, report, error))
-            else:
-                _tell_verified(session, wanted, snapshot, report, error)
+        for wanted in _everything(store) if everything else snapshots:
+            outcome = _verify(session, store, wanted, workers or 0)
+            if not session.as_json:
+                _show(session, outcome, first=not outcomes)
+            outcomes.append(outcome)
+    codes = [outcome.error.exit_code for outcome in outcomes if outcome.error is not None]
     if session.as_json:
-        session.emit(render.document(ok=not codes, snapshots=documents))
+        session.emit(render.document(ok=not codes, snapshots=[outcome.document() for outcome in outcomes]))
     ctx.exit(CorruptContent.exit_code if CorruptContent.exit_code in codes else (codes or [0])[0])
 
 
-def _verify(
-    session: Session, store: Store, wanted: str, workers: int
-) -> tuple[Snapshot | None, VerifyReport | None, CasstoreError | None]:
-    """One of the three is missing. A snapshot that is there, but not all of it, counts as corrupt."""
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of verifying one: a report or an error."""
+
+    wanted: str
+    snapshot: Snapshot | None
+    report: VerifyReport | None
+    error: CasstoreError | None
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "snapshot": self.wanted,
+            "digest": str(self.snapshot.digest) if self.snapshot else None,
+            "ok": self.error is None,
+            "verification": report_document(self.report) if self.report else None,
+            "error": {"error": type(self.error).__name__, "message": str(self.error)} if self.error else None,
+        }
+
+
+def _everything(store: Store) -> Iterator[str]:
+    """One name of each snapshot, and the names that lead to none."""
+    yield from {handle.digest: handle.name for handle in store.list()}.values()
+    yield from (problem.name for problem in store.problems())
+
+
+def _verify(session: Session, store: Store, wanted: str, workers: int) -> _Outcome:
+    """A snapshot that is there, but not all of it, counts as corrupt: NotFound is for one that is not."""
     snapshot = None
     try:
         store.get(wanted)
         try:
             snapshot = store.open_snapshot(wanted)
             with session.progress(expected=snapshot.stored_bytes) as progress:
-                return snapshot, snapshot.verify(workers=workers, progress=progress), None
+                return _Outcome(wanted, snapshot, snapshot.verify(workers=workers, progress=progress), None)
         except NotFound as error:
             raise CorruptContent(str(error)) from error
     except CasstoreError as error:
-        return snapshot, None, error
+        return _Outcome(wanted, snapshot, None, error)
 
 
-def _tell_verified(
-    session: Session, wanted: str, snapshot: Snapshot | None, report: VerifyReport | None, error: CasstoreError | None
-) -> None:
-    if snapshot is None or report is None:
-        session.fail(f"{wanted}: {error}")
+def _show(session: Session, outcome: _Outcome, *, first: bool) -> None:
+    if outcome.snapshot is None or outcome.report is None:
+        session.fail(str(outcome.error))
         return
-    pairs = [("Digest", str(snapshot.digest)), ("Path", snapshot.path), ("Verification", verified(report))]
-    session.emit("\n".join(render.fields(pairs)))
-
-
-def _verify_document(
-    wanted: str, snapshot: Snapshot | None, report: VerifyReport | None, error: CasstoreError | None
-) -> dict[str, Any]:
-    return {
-        "snapshot": wanted,
-        "digest": str(snapshot.digest) if snapshot else None,
-        "ok": report is not None,
-        "verification": report_document(report) if report else None,
-        "error": {"error": type(error).__name__, "message": str(error)} if error else None,
-    }
+    pairs = [
+        ("Digest", str(outcome.snapshot.digest)),
+        ("Path", outcome.snapshot.path),
+        ("Verification", verified(outcome.report)),
+    ]
+    session.emit(("" if first else "\n") + "\n".join(render.fields(pairs)))

@@ -254,12 +254,14 @@ def _ratio(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, fl
 
 
 @contextmanager
-def registry(work: Path) -> Iterator[str]:
-    """A place to push to: docker-registry on a free loopback port, or an OCI layout where it is not installed."""
+def registry(work: Path) -> Iterator[list[str]]:
+    """A place to push to, as words of a command line: docker-registry on a free loopback port, or an OCI layout where
+    it is not installed.
+    """
     program = needs.find_program("docker-registry")
     if program is None:
         say("docker-registry is not installed: push and pull use an OCI layout directory")
-        yield f"oci:{work / 'remote'}:disk"
+        yield [f"oci:{work / 'remote'}:disk"]
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -270,7 +272,7 @@ def registry(work: Path) -> Iterator[str]:
     server = subprocess.Popen([program, "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(address)
-        yield f"{address}/benchmark:disk"
+        yield [f"{address}/benchmark:disk", "--plain-http"]
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait()
@@ -298,8 +300,8 @@ def memory(work: Path, *, allocated: int) -> dict[str, object]:
     with registry(work) as reference:
         steps: list[tuple[str, Tool, Sequence[str | Path]]] = [
             ("create", tool, ["casstore", "create", "disk", "--disk", disk]),
-            ("push", tool, ["casstore", "push", "disk", reference]),
-            ("pull", other, ["casstore", "pull", reference, "--name", "disk"]),
+            ("push", tool, ["casstore", "push", "disk", *reference]),
+            ("pull", other, ["casstore", "pull", *reference, "--name", "disk"]),
             ("restore", other, ["casstore", "restore", "disk", work / "restored.disk"]),
         ]
         for name, where, command in steps:

@@ -231,6 +231,18 @@ def loop_mounted(path: Path, *options: str) -> Iterator[Path]:
                 os.fsync(image.fileno())
 
 
+@contextlib.contextmanager
+def tmpfs(folder: Path, *options: str) -> Iterator[Path]:
+    """Mount a tmpfs in the folder `folder` for the duration of a block. Needs root, and that mounts work ("loop")."""
+    root = folder / "tmpfs"
+    root.mkdir()
+    _run(["mount", "-t", "tmpfs", *(["-o", ",".join(options)] if options else []), "none", str(root)])
+    try:
+        yield root
+    finally:
+        _run(["umount", str(root)])
+
+
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, env=_TOOLS_ENV, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:

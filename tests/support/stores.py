@@ -94,7 +94,8 @@ def link_refs(root: Path) -> dict[str, str]:
     found = {}
     for path in (root / "refs").iterdir():
         if path.is_symlink() and not path.name.startswith("."):
-            found[path.name] = "sha256:" + os.readlink(path).removeprefix("../blobs/sha256/")
+            target = os.readlink(path)
+            found[path.name] = target.replace("../blobs/sha256/", "sha256:")
     return found
 
 
@@ -109,7 +110,7 @@ def reachable(root: Path) -> set[str]:
     for digest in link_refs(root).values():
         hex_ = digest.removeprefix("sha256:")
         path = root / "blobs/sha256" / hex_
-        if path.is_file():
+        if len(hex_) == 64 and path.is_file():
             document = json.loads(path.read_bytes())
             found |= {hex_, *(part["digest"][7:] for part in [document["config"], *document["layers"]])}
     return found

@@ -1,0 +1,406 @@
+"""The catalog is a pure function of a walk of the refs, and nothing is ever lost or wrong because of it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from casstore import Store, spec
+from casstore.artifact import Artifact
+from casstore.catalog import Catalog
+from casstore.digest import ChunkId, Digest
+from casstore.errors import CasstoreError, CorruptContent, StoreLocked
+from casstore.names import SnapshotName
+from casstore.oci import ArtifactManifest, Descriptor
+from casstore.storedir import StoreOptions
+from tests.support.artifacts import DELTA, ZSTD, Disk, HandMade, MemoryBlobs, frame, pack_bytes, read_directory
+from tests.support.stores import (
+    FAST,
+    blob_path,
+    capture,
+    content,
+    disk_bytes,
+    names,
+    python,
+    rebuilt,
+    require_sound,
+    write_disk,
+)
+
+A, B, C = (SnapshotName(name) for name in "abc")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.init(tmp_path / "store", options=FAST) as store:
+        yield store
+
+
+def catalog_file(store: Store) -> Path:
+    return Path(store.path, "catalog.sqlite")
+
+
+# --- a function of the walk -------------------------------------------------------------------------------------------
+
+
+class Walk:
+    """Refs to artifacts in memory, and what loading them cost."""
+
+    def __init__(self) -> None:
+        self.blobs = MemoryBlobs()
+        self.refs: dict[SnapshotName, Digest] = {}
+        self.roots: dict[Digest, Descriptor] = {}
+        self.loads: list[Digest] = []
+
+    def load(self, digest: Digest) -> Artifact:
+        self.loads.append(digest)
+        return Artifact.load(self.blobs, self.roots[digest])
+
+    def sync(self, catalog: Catalog) -> dict[SnapshotName, CasstoreError]:
+        return catalog.sync(lambda: self.refs, self.load)
+
+    def rebuilt(self) -> object:
+        with closing(Catalog(None)) as fresh:
+            self.sync(fresh)
+            return fresh.dump()
+
+    def add(self, name: SnapshotName, manifest: ArtifactManifest) -> None:
+        self.blobs.contents[manifest.descriptor.digest] = manifest.raw
+        self.roots[manifest.descriptor.digest] = manifest.descriptor
+        self.refs[name] = manifest.descriptor.digest
+
+    def create(self, name: SnapshotName, path: Path, *pieces: int) -> ArtifactManifest:
+        _, manifest = self.blobs.create(write_disk(path, *pieces))
+        self.blobs.remember(manifest.packs)
+        self.add(name, manifest)
+        return manifest
+
+
+def test_each_artifact_is_parsed_once_and_forgotten_with_its_last_ref(tmp_path: Path) -> None:
+    walk = Walk()
+    with closing(Catalog(None)) as catalog:
+        one = walk.create(A, tmp_path / "disk", 1, 2)
+        walk.sync(catalog)
+        two = walk.create(B, tmp_path / "disk", 1, 2, 3)
+        walk.refs[C] = walk.refs[A]
+        walk.sync(catalog)
+        walk.sync(catalog)
+        assert walk.loads == [one.descriptor.digest, two.descriptor.digest]
+        assert catalog.refs() == walk.refs
+        assert [entry.names for entry in catalog.entries([one.descriptor.digest])] == [("a", "c")]
+        assert catalog.blobs() == set(walk.blobs.contents)
+        for name in (A, C):
+            del walk.refs[name]
+            walk.sync(catalog)
+            assert catalog.dump() == walk.rebuilt()
+        assert [entry.digest for entry in catalog.entries()] == [two.descriptor.digest]
+        walk.refs.clear()
+        walk.sync(catalog)
+        assert not any(catalog.dump().values())
+
+
+def test_what_cannot_be_loaded_is_told_and_tried_again(tmp_path: Path) -> None:
+    walk = Walk()
+    with closing(Catalog(None)) as catalog:
+        walk.create(A, tmp_path / "disk", 1)
+        bad = walk.create(B, tmp_path / "disk", 2)
+        pack = walk.blobs.contents.pop(bad.packs[0].digest)
+        assert list(walk.sync(catalog)) == [B]
+        assert catalog.refs() == {A: walk.refs[A]}
+        assert catalog.dump() == walk.rebuilt()
+        walk.blobs.contents[bad.packs[0].digest] = pack
+        assert walk.sync(catalog) == {}
+        assert catalog.refs() == walk.refs
+
+
+def chunk_of(piece: int) -> bytes:
+    return disk_bytes(piece)[:40960]
+
+
+def hand_made(walk: Walk, name: SnapshotName, packs: list[bytes], *runs: tuple[int, int, int, int]) -> None:
+    size = 40960 * len(runs)
+    root = HandMade(packs, [Disk(size, [(0, size)], runs)], blobs=walk.blobs).store()
+    walk.add(name, ArtifactManifest.parse(walk.blobs.contents[root.digest], subject="hand-made"))
+
+
+@pytest.mark.parametrize("order", [(A, B), (B, A)])
+def test_a_delta_is_forgotten_with_the_last_artifact_that_has_its_base(order: tuple[SnapshotName, ...]) -> None:
+    """Else a later snapshot would find a chunk whose base is not stored any more."""
+    walk = Walk()
+    full, changed, base = chunk_of(1), chunk_of(2), chunk_of(3)
+    shared = pack_bytes([frame(ZSTD, full), frame(DELTA, changed, base=base)])
+    with_base = pack_bytes([frame(ZSTD, base)])
+    makers = {
+        A: lambda: hand_made(walk, A, [shared, with_base], (0, 0, 0, 1), (0, 0, 1, 1)),
+        B: lambda: hand_made(walk, B, [shared], (0, 0, 0, 1)),
+    }
+    ids = [ChunkId(blake3(chunk).digest()) for chunk in (full, changed, base)]
+    with closing(Catalog(None)) as catalog:
+        for name in order:
+            makers[name]()
+            walk.sync(catalog)
+            assert catalog.dump() == walk.rebuilt()
+        assert set(catalog.lookup(ids)) == set(ids)
+        del walk.refs[A]
+        walk.sync(catalog)
+        assert catalog.dump() == walk.rebuilt()
+        assert set(catalog.lookup(ids)) == {ids[0]}
+        makers[A]()
+        del walk.refs[B]
+        walk.sync(catalog)
+        assert catalog.dump() == walk.rebuilt()
+        assert set(catalog.lookup(ids)) == set(ids)
+
+
+def test_a_pack_that_another_artifact_lists_as_a_plain_file_stays_a_pack(tmp_path: Path) -> None:
+    """Else a hostile artifact could make the catalog forget what the pack is."""
+    walk = Walk()
+    real = walk.create(C, tmp_path / "disk", 1)
+    pack = real.packs[0]
+    odd = Descriptor(
+        media_type=spec.MEDIA_FILE,
+        digest=pack.digest,
+        size=pack.size,
+        annotations={spec.ANNOTATION_TITLE: "notes.txt"},
+    )
+    _, other = walk.blobs.create(write_disk(tmp_path / "disk", 7))
+    walk.add(A, ArtifactManifest.build(config=other.config, layers=[*other.layers, odd], annotations={}))
+    chunk = read_directory(walk.blobs.contents[pack.digest]).chunk_id(0)
+    with closing(Catalog(None)) as catalog:
+        both = dict(walk.refs)
+        del walk.refs[C]
+        walk.sync(catalog)
+        assert catalog.lookup([chunk]) == {}
+        walk.refs = both
+        walk.sync(catalog)
+        assert catalog.dump() == walk.rebuilt()
+        [place] = catalog.lookup([chunk])[chunk]
+        assert len(place.pack.directory) == 32
+        assert 0 in catalog.chunks_of(pack.digest)
+        del walk.refs[C]
+        walk.sync(catalog)
+        assert catalog.dump() == walk.rebuilt()
+
+
+def test_entries_count_sizes_and_children(store: Store, tmp_path: Path) -> None:
+    one = capture(store, tmp_path, "one", 1, 2, 0, 4)
+    assert one.cost is not None
+    two = capture(store, tmp_path, "two", 1, 2, 0, 5, parent="one")
+    entry = store.entry("one")
+    assert (entry.id, entry.children, entry.allocated) == (one.id, 1, 3 * 65536)
+    assert entry.stored == one.stored_bytes == one.cost.added
+    assert entry.unique == entry.stored - one.artifact_manifest.packs[0].size
+    assert store.entry("two").children == 0
+    assert store.entry("two").unique == two.stored_bytes - one.artifact_manifest.packs[0].size
+    store.remove("two")
+    assert store.entry("one").unique == entry.stored
+
+
+def test_many_chunks_are_looked_up_at_once(store: Store, tmp_path: Path) -> None:
+    made = capture(store, tmp_path, "one", 1, 2, 3)
+    directory = made.artifact().directories[0]
+    ids = [directory.chunk_id(n) for n in range(len(directory))]
+    unknown = [ChunkId(n.to_bytes(32, "big")) for n in range(1200)]
+    assert set(store._catalog.lookup([*unknown, *ids])) == set(ids)
+    assert store._catalog.lookup([]) == {}
+
+
+# --- derived: it may be deleted, damaged, unwritable ------------------------------------------------------------------
+
+
+def require_working(store: Store, tmp_path: Path) -> None:
+    """The store can be looked at and changed, and its catalog is right."""
+    before = {name: content(store, name) for name in names(store)}
+    capture(store, tmp_path, "fresh", 8, 9, force=True)
+    assert names(store) == sorted({*before, "fresh"})
+    assert store._catalog.dump() == rebuilt(store)
+    store.remove("fresh")
+    store.gc()
+    assert {name: content(store, name) for name in names(store)} == before
+    require_sound(Path(store.path), contents=before)
+
+
+def test_a_catalog_deleted_while_it_is_open_is_made_anew(store: Store, tmp_path: Path) -> None:
+    capture(store, tmp_path, "one", 1)
+    catalog_file(store).unlink()
+    assert names(store) == ["one"]
+    require_working(store, tmp_path)
+    assert catalog_file(store).exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "first page", "later pages", "zeros"])
+@pytest.mark.parametrize("while_open", [False, True])
+def test_a_damaged_catalog_is_made_anew(tmp_path: Path, damage: str, while_open: bool) -> None:
+    root = tmp_path / "store"
+    store = Store.init(root, options=FAST)
+    for n in range(1, 6):
+        capture(store, tmp_path, f"n{n}", n, n + 1)
+    if not while_open:
+        store.close()
+    path = root / "catalog.sqlite"
+    data = bytearray(path.read_bytes())
+    match damage:
+        case "empty":
+            data = bytearray()
+        case "text":
+            data[:] = b"this is no database\n" * 300
+        case "cut":
+            del data[len(data) // 2 :]
+        case "first page":
+            data[100:4096] = b"\xff" * 3996
+        case "later pages":
+            data[4096:] = b"\xff" * (len(data) - 4096)
+        case "zeros":
+            data[:] = bytes(len(data))
+    with path.open("r+b") as file:  # the same file, as a disk would damage it
+        file.truncate(0)
+        file.write(data)
+    if not while_open:
+        store = Store.open(root, options=FAST)
+    with store:
+        assert names(store) == [f"n{n}" for n in range(1, 6)]
+        require_working(store, tmp_path)
+        assert store.reindex() == 5
+
+
+@pytest.mark.parametrize(
+    "change", ["config = x'00'", "config = CAST('{}' AS BLOB)", "config = config || x'20'", "id = 'x'", "id = ''"]
+)
+def test_a_damaged_row_is_noticed(store: Store, tmp_path: Path, change: str) -> None:
+    capture(store, tmp_path, "one", 1)
+    with closing(sqlite3.connect(catalog_file(store), isolation_level=None)) as db:
+        db.execute(f"UPDATE artifacts SET {change}")  # noqa: S608
+    assert names(store) == ["one"]
+    assert store._catalog.dump() == rebuilt(store)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "UPDATE chunks SET chunk = chunk + 1",
+        "UPDATE chunks SET chunk = 1000000",
+        "UPDATE chunks SET id = (SELECT max(id) FROM chunks) WHERE chunk = 0",
+        "UPDATE chunks SET pack = (SELECT max(pack) FROM chunks)",
+        "UPDATE blobs SET directory = zeroblob(32)",
+        "UPDATE blobs SET size = size + 1",
+    ],
+)
+def test_a_catalog_that_lies_spoils_no_snapshot(store: Store, tmp_path: Path, lie: str) -> None:
+    """SQLite has no checksums, and the catalog is never synced: what it says of a chunk is checked before use."""
+    capture(store, tmp_path, "one", 1, 2, 3)
+    capture(store, tmp_path, "two", 4, 5)
+    with closing(sqlite3.connect(catalog_file(store), isolation_level=None)) as db:
+        db.execute(lie.replace("UPDATE", "UPDATE OR REPLACE"))
+    capture(store, tmp_path, "three", 3, 1, 5, 2, 4)
+    assert content(store, "three") == disk_bytes(3, 1, 5, 2, 4)
+    store.verify("three")
+    store.reindex()
+    assert store._catalog.dump() == rebuilt(store)
+
+
+def test_a_catalog_of_another_version_is_made_anew(store: Store, tmp_path: Path) -> None:
+    capture(store, tmp_path, "one", 1)
+    store.close()
+    with closing(sqlite3.connect(catalog_file(store), isolation_level=None)) as db:
+        db.execute("CREATE TABLE future (a, b)")
+        db.execute("PRAGMA user_version = 99")
+    with Store.open(store.path, options=FAST) as again:
+        assert names(again) == ["one"]
+    with closing(sqlite3.connect(catalog_file(store))) as db:
+        assert not db.execute("SELECT name FROM sqlite_master WHERE name = 'future'").fetchall()
+
+
+def test_a_catalog_that_is_a_symlink_is_not_followed(tmp_path: Path) -> None:
+    """Whoever made the store could else have casstore empty any database of the user's."""
+    victim = tmp_path / "victim.sqlite"
+    with closing(sqlite3.connect(victim, isolation_level=None)) as db:
+        db.execute("CREATE TABLE diary (line)")
+    with Store.init(tmp_path / "store", options=FAST) as store:
+        capture(store, tmp_path, "one", 1)
+    catalog_file(store).unlink()
+    catalog_file(store).symlink_to(victim)
+    before = victim.read_bytes()
+    with Store.open(store.path, options=FAST) as again:
+        capture(again, tmp_path, "two", 2)
+        assert names(again) == ["one", "two"]
+    assert victim.read_bytes() == before
+    assert not catalog_file(store).is_symlink()
+
+
+def test_a_catalog_that_cannot_be_kept_is_kept_in_memory(tmp_path: Path) -> None:
+    with Store.init(tmp_path / "store", options=FAST) as store:
+        capture(store, tmp_path, "one", 1)
+    catalog_file(store).unlink()
+    catalog_file(store).mkdir()
+    with Store.open(store.path, options=FAST) as again:
+        capture(again, tmp_path, "two", 2)
+        assert names(again) == ["one", "two"]
+        require_working(again, tmp_path)
+    assert catalog_file(store).is_dir()
+
+
+def test_reindex_throws_the_catalog_away(store: Store, tmp_path: Path) -> None:
+    capture(store, tmp_path, "one", 1)
+    store.tag("one", "two")
+    capture(store, tmp_path, "three", 3)
+    with closing(sqlite3.connect(catalog_file(store), isolation_level=None)) as db:
+        db.execute("DELETE FROM chunks")
+        db.execute("UPDATE artifacts SET created_at = 'never'")
+    assert store._catalog.dump() != rebuilt(store)
+    assert store.reindex() == 2
+    assert store._catalog.dump() == rebuilt(store)
+
+
+def test_another_process_that_keeps_the_catalog_is_waited_for_and_then_named(tmp_path: Path) -> None:
+    with Store.init(tmp_path / "store", options=FAST) as store:
+        capture(store, tmp_path, "one", 1)
+    with closing(sqlite3.connect(catalog_file(store), isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreLocked, match=r"catalog.*try again") as caught:
+            Store.open(store.path, options=StoreOptions(wait=0.1))
+        assert caught.value.exit_code == 11
+        db.execute("ROLLBACK")
+    with Store.open(store.path, options=StoreOptions(wait=0.1)) as again:
+        assert names(again) == ["one"]
+
+
+def test_two_processes_that_make_the_catalog_at_once_agree(tmp_path: Path) -> None:
+    with Store.init(tmp_path / "store", options=FAST) as store:
+        for n in range(1, 9):
+            capture(store, tmp_path, f"n{n}", n)
+    code = """
+import sys
+from casstore import Store
+for _ in range(20):
+    with Store.open(sys.argv[1]) as store:
+        assert len(store.list()) == 8, store.list()
+"""
+    for _ in range(3):
+        catalog_file(store).unlink()
+        python(f"import os, sys\nif os.fork() == 0:\n    pass\n{code}", store.path)
+    with Store.open(store.path, options=FAST) as again:
+        assert again._catalog.dump() == rebuilt(again)
+
+
+def test_a_manifest_that_is_damaged_breaks_its_names_only(store: Store, tmp_path: Path) -> None:
+    made = capture(store, tmp_path, "one", 1)
+    capture(store, tmp_path, "two", 2)
+    path = blob_path(Path(store.path), made.digest)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b"schemaVersion", b"SchemaVersion"))
+    os.unlink(catalog_file(store))
+    with Store.open(store.path, options=FAST) as again:
+        assert names(again) == ["two"]
+        [problem] = again.problems()
+        assert problem.name == "one"
+        with pytest.raises(CorruptContent, match="one"):
+            again.open_snapshot("one")
+        assert again._catalog.dump() == rebuilt(again)
+        again.remove("one")
+        assert again.problems() == []

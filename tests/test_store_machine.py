@@ -1,0 +1,264 @@
+"""The store against a plain dict, under any sequence of what may happen to it; everything is compared at every step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from casstore import Store
+from casstore.errors import AlreadyExists, CorruptContent, HasChildren, NotFound
+from tests.support.stores import (
+    FAST,
+    all_files,
+    blobs,
+    capture,
+    content,
+    disk_bytes,
+    index_refs,
+    leftovers,
+    link_refs,
+    names,
+    reachable,
+    rebuilt,
+)
+
+NAMES = st.sampled_from(["a", "b", "c", "D-1", "e.2"])
+PIECES = st.lists(st.integers(0, 6), min_size=1, max_size=5).map(tuple)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """`model` maps each name to its snapshot's digest; `disks` and `parents` are what was captured under a digest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="store-machine-"))
+        self.root = self.folder / "store0"
+        self.store = Store.init(self.root, options=FAST)
+        self.other: Store | None = None
+        self.model: dict[str, str] = {}
+        self.broken: set[str] = set()
+        self.disks: dict[str, tuple[int, ...]] = {}
+        self.parents: dict[str, str | None] = {}
+        self.ids: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
+        if self.other is not None:
+            self.other.close()
+        shutil.rmtree(self.folder)
+
+    @initialize(pieces=PIECES)
+    def first(self, pieces: tuple[int, ...]) -> None:
+        self.create("a", pieces, None, force=False)
+
+    # what users do
+
+    @rule(name=NAMES, pieces=PIECES, parent=st.none() | NAMES, force=st.booleans())
+    def create(self, name: str, pieces: tuple[int, ...], parent: str | None, force: bool) -> None:
+        if parent not in self.model:
+            parent = None
+        taken = name in self.model or name in self.broken
+        try:
+            made = capture(self.store, self.folder, name, *pieces, force=force, parent=parent)
+        except AlreadyExists:
+            assert taken
+            assert not force
+            return
+        assert force or not taken
+        digest = str(made.digest)
+        self.broken.discard(name)
+        self.model[name], self.disks[digest], self.ids[digest] = digest, pieces, str(made.id)
+        self.parents[digest] = None if parent is None else made.parent
+        assert (made.parent is None) == (parent is None)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), name=NAMES, force=st.booleans(), by_digest=st.booleans())
+    def tag(self, data: st.DataObject, name: str, force: bool, by_digest: bool) -> None:
+        source = data.draw(st.sampled_from(sorted(self.model)))
+        digest = self.model[source]
+        free = (name not in self.model and name not in self.broken) or self.model.get(name) == digest
+        try:
+            self.store.tag(digest[:20] if by_digest else source, name, force=force)
+        except AlreadyExists:
+            assert not free
+            assert not force
+        else:
+            assert free or force
+            self.model[name] = digest
+            self.broken.discard(name)
+
+    @rule(name=NAMES, force=st.booleans())
+    def remove(self, name: str, force: bool) -> None:
+        try:
+            removed = self.store.remove(name, force=force)
+        except NotFound:
+            assert name not in self.model
+            assert name not in self.broken
+        except HasChildren:
+            assert self.has_children(name)
+            assert not force
+        else:
+            assert removed.names == (name,)
+            if name in self.broken:
+                self.broken.remove(name)
+            else:
+                assert force or not self.has_children(name)
+                digest = self.model.pop(name)
+                assert str(removed.digest) == digest
+                assert sorted(removed.remaining) == sorted(n for n, d in self.model.items() if d == digest)
+
+    def has_children(self, name: str) -> bool:
+        digest = self.model[name]
+        others = [d for n, d in self.model.items() if n != name and self.ids[d] == self.ids[digest]]
+        return not others and any(self.parents[d] == self.ids[digest] for d in set(self.model.values()))
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def remove_by_digest(self, data: st.DataObject) -> None:
+        digest = data.draw(st.sampled_from(sorted(set(self.model.values()))))
+        removed = self.store.remove(digest, force=True)
+        gone = {name for name, named in self.model.items() if named == digest}
+        assert set(removed.names) == gone
+        assert removed.remaining == ()
+        self.model = {name: named for name, named in self.model.items() if name not in gone}
+
+    @rule()
+    def gc(self) -> None:
+        before = blobs(self.root)
+        kept = reachable(self.root)
+        foretold = self.store.gc(dry_run=True)
+        assert blobs(self.root) == before
+        report = self.store.gc()
+        assert report.removed == foretold.removed
+        assert {digest.hex for digest in report.removed} == before - kept
+        assert blobs(self.root) == kept
+        assert leftovers(self.root) == []
+
+    @rule()
+    def reindex(self) -> None:
+        assert self.store.reindex() == len(set(self.model.values()))
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = Store.open(self.root, options=FAST)
+
+    @rule()
+    def open_another(self) -> None:
+        if self.other is not None:
+            self.other.close()
+        self.other = Store.open(self.root, options=FAST)
+
+    @precondition(lambda self: self.other is not None)
+    @rule()
+    def change_sides(self) -> None:
+        assert self.other is not None
+        self.store, self.other = self.other, self.store
+
+    # what happens to them
+
+    @rule()
+    def lose_catalog(self) -> None:
+        (self.root / "catalog.sqlite").unlink(missing_ok=True)
+
+    @rule(at=st.integers(0, 1 << 16), length=st.integers(1, 5000))
+    def damage_catalog(self, at: int, length: int) -> None:
+        path = self.root / "catalog.sqlite"
+        if path.exists():
+            with path.open("r+b") as file:
+                file.seek(at % max(1, path.stat().st_size))
+                file.write(b"\xa5" * length)
+
+    @rule(garbage=st.sampled_from([None, b"", b"{", b"[]", b'{"schemaVersion":2,"manifests":[]}', b"\xff\xfe"]))
+    def spoil_index(self, garbage: bytes | None) -> None:
+        (self.root / "index.json").unlink()
+        if garbage is not None:
+            (self.root / "index.json").write_bytes(garbage)
+        self.reopen()
+
+    @rule(keep_other=st.booleans())
+    def copy_elsewhere(self, keep_other: bool) -> None:
+        """refs/ and blobs/ alone are a complete store."""
+        new = Path(tempfile.mkdtemp(prefix="store", dir=self.folder))
+        for part in ("refs", "blobs"):
+            shutil.copytree(self.root / part, new / part, symlinks=True)
+        self.store.close()
+        if self.other is not None:
+            self.other.close()
+            self.other = None
+        self.root = new
+        self.store = Store.open(self.root, options=FAST)
+
+    @rule(name=NAMES, link=st.sampled_from(["/etc/passwd", "nowhere", f"../blobs/sha256/{'0' * 64}"]))
+    def break_ref(self, name: str, link: str) -> None:
+        path = self.root / "refs" / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(link)
+        self.model.pop(name, None)
+        self.broken.add(name)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), name=NAMES)
+    def link_ref_by_hand(self, data: st.DataObject, name: str) -> None:
+        digest = data.draw(st.sampled_from(sorted(self.model.values())))
+        path = self.root / "refs" / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(f"../blobs/sha256/{digest.removeprefix('sha256:')}")
+        self.model[name] = digest
+        self.broken.discard(name)
+
+    # what must hold
+
+    @invariant()
+    def everything_agrees(self) -> None:
+        for store in filter(None, (self.store, self.other)):
+            listed = {handle.name: handle for handle in store.list()}
+            assert {name: str(handle.digest) for name, handle in listed.items()} == self.model
+            assert {problem.name for problem in store.problems()} == self.broken
+            assert {name: str(handle.id) for name, handle in listed.items()} == {
+                name: self.ids[digest] for name, digest in self.model.items()
+            }
+            assert store._catalog.dump() == rebuilt(store)
+        assert {name: digest for name, digest in link_refs(self.root).items() if name not in self.broken} == self.model
+
+    @invariant()
+    def one_snapshot_restores(self) -> None:
+        for name in sorted(self.model)[:1]:
+            assert content(self.store, name) == disk_bytes(*self.disks[self.model[name]])
+        for name in sorted(self.broken)[:1]:
+            with pytest.raises(CorruptContent):
+                self.store.open_snapshot(name)
+
+    @rule()
+    def all_restore_and_the_index_is_right_after_opening(self) -> None:
+        self.reopen()
+        assert index_refs(self.root) == self.model
+        for name, digest in self.model.items():
+            self.store.verify(name, workers=1)
+            assert content(self.store, name) == disk_bytes(*self.disks[digest])
+        assert names(self.store) == sorted(self.model)
+        assert all_files(self.root).keys() >= {f"blobs/sha256/{hex_}" for hex_ in reachable(self.root)}
+        assert not os.listdir(self.root / "tmp") if (self.root / "tmp").exists() else True
+
+
+def test_the_store_behaves_like_a_dict() -> None:
+    run_state_machine_as_test(StoreMachine, settings=settings(max_examples=15, stateful_step_count=20, deadline=None))
+
+
+@pytest.mark.long
+def test_the_store_behaves_like_a_dict_for_long() -> None:
+    run_state_machine_as_test(StoreMachine, settings=settings(max_examples=400, stateful_step_count=60, deadline=None))
