@@ -16,9 +16,9 @@ _HOME = {
     "ImageRef": "manifest",
     "Manifest": "manifest",
     "Snapshot": "snapshot",
-    "SnapshotBuilder": "snapshot",
-    "SnapshotConfig": "snapshot",
-    "SnapshotDestination": "snapshot",
+    "SnapshotBuilder": "config",
+    "SnapshotConfig": "config",
+    "SnapshotDestination": "config",
     "SnapshotFormat": "manifest",
     "SnapshotHandle": "snapshot",
     "Store": "store",
@@ -29,6 +29,9 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604  (the names are strings; ruff cannot see through sorted)
 
 if TYPE_CHECKING:
+    from casstore.config import SnapshotBuilder as SnapshotBuilder
+    from casstore.config import SnapshotConfig as SnapshotConfig
+    from casstore.config import SnapshotDestination as SnapshotDestination
     from casstore.digest import Digest as Digest
     from casstore.errors import CasstoreError as CasstoreError
     from casstore.manifest import ImageRef as ImageRef
@@ -37,9 +40,6 @@ if TYPE_CHECKING:
     from casstore.manifest import UpperIntegrity as UpperIntegrity
     from casstore.manifest import UpperLayer as UpperLayer
     from casstore.snapshot import Snapshot as Snapshot
-    from casstore.snapshot import SnapshotBuilder as SnapshotBuilder
-    from casstore.snapshot import SnapshotConfig as SnapshotConfig
-    from casstore.snapshot import SnapshotDestination as SnapshotDestination
     from casstore.snapshot import SnapshotHandle as SnapshotHandle
     from casstore.store import Store as Store
 

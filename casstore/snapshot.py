@@ -1,4 +1,4 @@
-"""A snapshot as the library's users see it, and what they say to make one.
+"""A snapshot as the library's users see it.
 
 The names are those of microsandbox's snapshots, with two identities side by side: `digest` is the artifact's, the same
 here and in every registry; `id` is the snapshot manifest's, what microsandbox calls digest.
@@ -16,177 +16,25 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from casstore import durable
+from casstore.config import DiskInput, SnapshotBuilder
 from casstore.content import Fetcher, RangeReader
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists, DocumentError, UsageError
-from casstore.manifest import MANIFEST_FILENAME, SCRATCH, ImageRef, Manifest, SnapshotFormat
+from casstore.errors import AlreadyExists, DocumentError
+from casstore.manifest import MANIFEST_FILENAME, Manifest, SnapshotFormat
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.progress import Meter, Progress, silent
 
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
     from casstore.catalog import Entry
-    from casstore.create import Created, Description
-    from casstore.disk import DiskSource
+    from casstore.create import Created
     from casstore.frame import Buffer
     from casstore.verify import VerifyReport
 
 
 class Blobs(RangeReader, Fetcher, Protocol):
     """Where a snapshot's blobs are read from."""
-
-
-@dataclass(frozen=True, slots=True)
-class DiskInput:
-    """The disk to capture: the file or block device `path`, or what comes through the descriptor `fd`."""
-
-    path: str | None = None
-    fd: int | None = None
-    block_device: bool = False
-
-    def open(self) -> DiskSource:
-        """Open it; see DiskSource."""
-        from casstore.disk import DiskSource
-
-        if (self.path is None) == (self.fd is None):
-            raise UsageError("disk: expected either a path or a descriptor")
-        if self.fd is not None:
-            return DiskSource.stream(self.fd)
-        return DiskSource.open(self.path or "", block_device=self.block_device)
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotDestination:
-    """Where a new snapshot goes: under a name in the store, or as a directory of its own at a path."""
-
-    name: str | None = None
-    path: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.name is None) == (self.path is None):
-            raise UsageError("snapshot destination: expected either a name or a path")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotConfig:
-    """What to capture, and how to describe it."""
-
-    source: DiskInput
-    destination: SnapshotDestination
-    labels: tuple[tuple[str, str], ...] = ()
-    """The last one of equal keys counts."""
-    force: bool = False
-    """Take over a name or path that is in use."""
-    record_integrity: str | None = None
-    """sha256, sparse, sparse-zero or blake3-merkle; None records nothing."""
-    image: ImageRef = SCRATCH
-    parent: str | None = None
-    """Name, digest or id of a snapshot in the store."""
-    source_sandbox: str | None = None
-    disk_name: str | None = None
-
-    def description(self, parent_id: str | None) -> Description:
-        """As `create.build` wants it, with the parent's id."""
-        from casstore.create import Description
-
-        return Description(
-            image=self.image,
-            parent=parent_id,
-            labels=self.labels,
-            source_sandbox=self.source_sandbox,
-            integrity=self.record_integrity,
-            disk_name=self.disk_name,
-        )
-
-
-class _Creator(Protocol):
-    def create(self, config: SnapshotConfig, /) -> Snapshot: ...
-
-
-class SnapshotBuilder:
-    """Builds a SnapshotConfig step by step. Every step returns the builder."""
-
-    def __init__(self, source: DiskInput | str | os.PathLike[str]) -> None:
-        self._source = source if isinstance(source, DiskInput) else DiskInput(path=os.fspath(source))
-        self._destination: SnapshotDestination | None = None
-        self._labels: list[tuple[str, str]] = []
-        self._force = False
-        self._integrity: str | None = None
-        self._image = SCRATCH
-        self._parent: str | None = None
-        self._sandbox: str | None = None
-
-    def destination(self, destination: SnapshotDestination) -> Self:
-        """Where the snapshot goes."""
-        self._destination = destination
-        return self
-
-    def name(self, name: str) -> Self:
-        """Put the snapshot into the store, under `name`."""
-        return self.destination(SnapshotDestination(name=name))
-
-    def path(self, path: str | os.PathLike[str]) -> Self:
-        """Make the snapshot a directory of its own at `path`: an OCI layout."""
-        return self.destination(SnapshotDestination(path=os.fspath(path)))
-
-    def label(self, key: str, value: str) -> Self:
-        """Add a label."""
-        self._labels.append((key, value))
-        return self
-
-    def labels(self, labels: Mapping[str, str] | Iterable[tuple[str, str]]) -> Self:
-        """Add labels."""
-        self._labels += labels.items() if isinstance(labels, Mapping) else labels
-        return self
-
-    def force(self) -> Self:
-        """Take over a name or path that is in use."""
-        self._force = True
-        return self
-
-    def record_integrity(self, algorithm: str = "sha256") -> Self:
-        """Record a digest of the disk's content in the snapshot manifest."""
-        self._integrity = algorithm
-        return self
-
-    def image(self, ref: str, manifest_digest: str) -> Self:
-        """The OCI image that the disk was made from."""
-        self._image = ImageRef(ref=ref, manifest_digest=manifest_digest)
-        return self
-
-    def parent(self, selector: str) -> Self:
-        """The snapshot that this one comes from."""
-        self._parent = selector
-        return self
-
-    def source_sandbox(self, name: str) -> Self:
-        """The sandbox whose disk it is."""
-        self._sandbox = name
-        return self
-
-    def build(self) -> SnapshotConfig:
-        """The finished configuration.
-
-        Raises:
-            UsageError: no destination was given.
-        """
-        if self._destination is None:
-            raise UsageError("snapshot builder: expected a destination; call .name() or .path()")
-        return SnapshotConfig(
-            source=self._source,
-            destination=self._destination,
-            labels=tuple(self._labels),
-            force=self._force,
-            record_integrity=self._integrity,
-            image=self._image,
-            parent=self._parent,
-            source_sandbox=self._sandbox,
-        )
-
-    def create(self, store: _Creator) -> Snapshot:
-        """Create the snapshot in `store`."""
-        return store.create(self.build())
 
 
 @dataclass(frozen=True, slots=True)

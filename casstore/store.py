@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from casstore.catalog import Catalog, Entry
+from casstore.config import SnapshotConfig
 from casstore.content import Source, Target
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
@@ -31,7 +32,7 @@ from casstore.oci import Descriptor
 from casstore.progress import Progress, silent
 from casstore.reference import LayoutReference, Reference, parse_reference
 from casstore.refs import BrokenRef
-from casstore.snapshot import Snapshot, SnapshotConfig, SnapshotHandle
+from casstore.snapshot import Snapshot, SnapshotHandle
 from casstore.storedir import StoreDirectory, StoreOptions
 from casstore.transfer import TransferOptions, TransferReport, open_target, pull, pull_name, push, push_name
 

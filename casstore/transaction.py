@@ -23,6 +23,7 @@ from casstore.names import SnapshotName, parse_name
 from casstore.oci import Descriptor
 from casstore.operation import StagedBlob
 from casstore.storedir import StoreDirectory
+from casstore.streams import COPY_CHUNK
 
 
 class Transaction:
@@ -97,11 +98,24 @@ class Transaction:
         return True
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Whether content is staged or stored; see Prober. What is stored stays stored until the commit."""
+        """Whether content is staged or stored; see Prober. What is stored stays stored until the commit.
+
+        A document is read as well: a damaged one counts as missing, so that a pull mends it.
+        """
         if self._operation.staged.exists(descriptor):
             return True
         with self._directory.shared():
-            return self._rely_on(descriptor)
+            stored = self._rely_on(descriptor)
+        return stored and (descriptor.media_type in {spec.MEDIA_PACK, spec.MEDIA_FILE} or self._is_sound(descriptor))
+
+    def _is_sound(self, descriptor: Descriptor) -> bool:
+        try:
+            with self._blobs.fetch(descriptor) as reader:
+                while reader.read(COPY_CHUNK):
+                    pass
+        except CorruptContent:
+            return False
+        return True
 
     def fetch(self, descriptor: Descriptor) -> Reader:
         """Open content; see Fetcher."""

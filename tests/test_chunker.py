@@ -271,9 +271,9 @@ def chunk_bytes(data: bytes) -> set[bytes]:
     return {hashlib.sha256(data[a * BLOCK : b * BLOCK]).digest() for a, b in cuts(data)}
 
 
-@given(st.integers(0, 2000), st.integers(1, 100), st.integers(0, 5))
+@given(st.integers(0, 600), st.integers(1, 100), st.integers(0, 5))
 def test_insertion_moves_only_boundaries_near_it(at: int, count: int, seed: int) -> None:
-    data = random_blocks(2000, seed)
+    data = random_blocks(600, seed)
     edited = data[: at * BLOCK] + random_blocks(count, 77) + data[at * BLOCK :]
     old, new = chunk_bytes(data), chunk_bytes(edited)
     lost = len(old - new)
@@ -281,9 +281,9 @@ def test_insertion_moves_only_boundaries_near_it(at: int, count: int, seed: int)
     assert len(new - old) <= lost + count // MIN + 2
 
 
-@given(st.integers(0, 2000 * BLOCK - 1), st.integers(1, 3 * BLOCK), st.integers(0, 5))
+@given(st.integers(0, 600 * BLOCK - 1), st.integers(1, 3 * BLOCK), st.integers(0, 5))
 def test_edit_in_place_changes_few_chunks(at: int, count: int, seed: int) -> None:
-    data = random_blocks(2000, seed)
+    data = random_blocks(600, seed)
     edited = (data[:at] + random.Random(seed + 1).randbytes(count) + data[at + count :])[: len(data)]
     assert len(chunk_bytes(data) - chunk_bytes(edited)) <= 8
 
@@ -306,7 +306,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("disk")
 
 
-@given(parts=segments(blocks=200), window=st.sampled_from([1, 2, 17, 72, 256]))
+@given(parts=segments(blocks=100), window=st.sampled_from([1, 2, 17, 72, 256]))
 def test_scan_does_not_depend_on_its_window(
     tmp_path_factory: pytest.TempPathFactory, parts: list[Segment], window: int
 ) -> None:
@@ -318,7 +318,7 @@ def test_scan_does_not_depend_on_its_window(
         assert (scanned(path), scanned(path, holes=False)) == whole
 
 
-@given(parts=segments(blocks=200))
+@given(parts=segments(blocks=100))
 def test_scan_gives_every_byte_that_is_not_zero(tmp_path_factory: pytest.TempPathFactory, parts: list[Segment]) -> None:
     path = tmp_path_factory.mktemp("disk") / "disk"
     write_segments(path, parts)

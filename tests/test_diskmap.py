@@ -92,7 +92,7 @@ def test_hand_made_map_reads_as_written() -> None:
     assert zstandard.ZstdDecompressor().decompress(read.to_bytes()[16:]) == BODY
 
 
-names = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=64)
+names = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=62).map(lambda text: f"d{text}")
 u32 = st.integers(0, 2**32 - 1)
 
 
@@ -282,7 +282,22 @@ def test_disks_of_one_name() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [b"", b"A", b"a/b", b"..", b".", b"a\0", b"a\n", b"\xc3\xa4", b"\xff", b"a" * 65, b"a" * 255, b" ", b"-\x1b[2J"],
+    [
+        b"",
+        b"manifest.json",
+        b"A",
+        b"a/b",
+        b"..",
+        b".",
+        b"a\0",
+        b"a\n",
+        b"\xc3\xa4",
+        b"\xff",
+        b"a" * 65,
+        b"a" * 255,
+        b" ",
+        b"-\x1b[2J",
+    ],
 )
 def test_row_65_disk_names(name: bytes) -> None:
     refused(replace(GOOD, name=name), match="name")

@@ -36,8 +36,8 @@ from casstore.errors import (
 from casstore.oci import Descriptor
 from casstore.reference import RegistryReference
 from casstore.registry import RegistryOptions, RegistryTarget
+from casstore.registry.urls import follow
 from casstore.streams import BytesSource, fetch_all
-from casstore.weburl import follow
 from tests.support.certificates import Authority
 from tests.support.registry_simulator import RegistrySimulator
 from tests.support.servers import free_port

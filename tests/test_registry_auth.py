@@ -20,9 +20,9 @@ from casstore.credentials import Anonymous, Credentials, HostCredentials
 from casstore.errors import CasstoreError, NotFound, RegistryError, SizeMismatch, Unauthorized, Unavailable
 from casstore.oci import Descriptor
 from casstore.registry import RegistryTarget, login
-from casstore.registry_auth import Authenticator, Challenge
+from casstore.registry.auth import Authenticator, Challenge
+from casstore.registry.urls import Origin, follow, same_site
 from casstore.streams import BytesSource, fetch_all
-from casstore.weburl import Origin, follow, same_site
 from tests.support.registry_simulator import PASSWORD, USER, RegistrySimulator
 from tests.support.servers import registry as real_registry
 
@@ -157,7 +157,7 @@ def test_an_old_token_is_renewed_before_it_is_refused(
 ) -> None:
     bearer.faults.life = 100
     now = 1000.0
-    monkeypatch.setattr("casstore.registry_auth.time.monotonic", lambda: now)
+    monkeypatch.setattr("casstore.registry.auth.time.monotonic", lambda: now)
     with known(bearer) as target:
         target.exists(BLOB)
         now += 89

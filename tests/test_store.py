@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from casstore import Snapshot, SnapshotConfig, SnapshotDestination, Store
+from casstore.config import DiskInput, SnapshotBuilder
 from casstore.errors import (
     AlreadyExists,
     CasstoreError,
@@ -32,7 +33,6 @@ from casstore.errors import (
 )
 from casstore.layout import LayoutTarget
 from casstore.manifest import SCRATCH, SnapshotFormat
-from casstore.snapshot import DiskInput, SnapshotBuilder
 from tests.support import disks
 from tests.support.stores import (
     FAST,

@@ -25,9 +25,10 @@ from casstore.cli.options import (
 from casstore.cli.session import Session
 
 if TYPE_CHECKING:
+    from casstore.config import DiskInput, SnapshotDestination
     from casstore.create import Created
     from casstore.manifest import ImageRef
-    from casstore.snapshot import DiskInput, Snapshot, SnapshotDestination
+    from casstore.snapshot import Snapshot
 
 _ALGORITHMS = ("sha256", "sparse", "sparse-zero", "blake3-merkle")
 
@@ -83,8 +84,8 @@ def create(
     snapshot, an OCI layout. A disk FILE with "=" in its name is written ./FILE. Writes the digest, then the path.
     """
     from casstore.capture import CaptureOptions
+    from casstore.config import SnapshotConfig
     from casstore.manifest import SCRATCH
-    from casstore.snapshot import SnapshotConfig
 
     if len(disks) > 1:
         raise click.UsageError("expected one --disk, got several")
@@ -109,9 +110,9 @@ def create(
 
 def _parse_disk(session: Session, text: str, *, block_device: bool) -> tuple[str | None, DiskInput]:
     """`[NAME=]FILE|-`: what stands before a `=` is a name if it can be one."""
+    from casstore.config import DiskInput
     from casstore.errors import InvalidName
     from casstore.names import parse_disk_name
-    from casstore.snapshot import DiskInput
 
     name: str | None
     name, equals, file = text.partition("=")
@@ -129,7 +130,7 @@ def _parse_disk(session: Session, text: str, *, block_device: bool) -> tuple[str
 
 
 def _parse_destination(text: str) -> SnapshotDestination:
-    from casstore.snapshot import SnapshotDestination
+    from casstore.config import SnapshotDestination
 
     if not text:
         raise click.UsageError("destination must not be empty")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from casstore.content import Target
     from casstore.reference import RegistryReference
-    from casstore.registry_http import RegistryOptions
+    from casstore.registry import RegistryOptions
     from casstore.transfer import TransferOptions, TransferReport
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -49,7 +49,7 @@ def transfer_options(function: F) -> F:
 
 def registry_options(*, plain_http: bool, insecure: bool, ca_bundle: str | None) -> RegistryOptions:
     """The options as the library wants them."""
-    from casstore.registry_http import RegistryOptions  # oras and requests: slow
+    from casstore.registry import RegistryOptions  # oras and requests: slow
 
     if plain_http and (insecure or ca_bundle is not None):
         raise click.UsageError("--plain-http has no certificate: leave out --insecure and --ca-bundle")

@@ -36,9 +36,9 @@ from requests.adapters import HTTPAdapter
 from casstore import __version__
 from casstore.credentials import CredentialSource
 from casstore.errors import CasstoreError, RegistryError, SizeMismatch, Unavailable, UsageError
-from casstore.registry_auth import TOKEN_BODY, Authenticator
-from casstore.registry_errors import ERROR_BODY, failure, unavailable
-from casstore.weburl import Origin, follow, shown
+from casstore.registry.auth import TOKEN_BODY, Authenticator
+from casstore.registry.failures import ERROR_BODY, failure, unavailable
+from casstore.registry.urls import Origin, follow, shown
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

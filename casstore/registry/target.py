@@ -4,7 +4,7 @@ What a registry says is checked, never believed: content is read through Verifie
 of the bytes that one GET returned; a HEAD only ever saves an upload. Manifests pass as raw bytes, both ways.
 
 An upload is one POST and one PUT. Not here yet: retries with back-off and resuming by Range, which belong into
-registry_http.py; mounts and chunked uploads, which belong into `RegistryTarget._push_blob`.
+http.py; mounts and chunked uploads, which belong into `RegistryTarget._push_blob`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from casstore.errors import DigestMismatch, DocumentError, RegistryError, SizeMi
 from casstore.jsondoc import load_object
 from casstore.oci import Descriptor
 from casstore.reference import RegistryReference, parse_host, parse_tag
-from casstore.registry_http import RegistryClient, RegistryOptions, SendBody, SourceFailed
+from casstore.registry.http import RegistryClient, RegistryOptions, SendBody, SourceFailed
+from casstore.registry.urls import Origin, follow, shown
 from casstore.streams import VerifiedReader, fetch_all
-from casstore.weburl import Origin, follow, shown
 
 __all__ = ["MANIFEST_TYPES", "RegistryOptions", "RegistryTarget", "login"]
 

@@ -3,7 +3,7 @@
 A registry answers 401 with a challenge (RFC 7235): Basic, or Bearer with the URL of a token server, the realm
 (distribution's token specification). Rules:
 
-- Headers made here go to the registry's own origin only; registry_http.py drops them on every other one.
+- Headers made here go to the registry's own origin only; http.py drops them on every other one.
 - A realm is https, or http if the registry itself is plain http. An IP address only if it is the registry's own host.
 - The password goes to the realm only if it is on the registry's site (weburl.same_site); else the token is asked for
   without it.
@@ -29,8 +29,8 @@ from oras.auth.utils import get_basic_auth
 from casstore.credentials import Credentials, CredentialSource
 from casstore.errors import DocumentError, RegistryError, Unauthorized
 from casstore.jsondoc import load_object
-from casstore.registry_errors import failure
-from casstore.weburl import Origin, follow, is_address, same_site, shown
+from casstore.registry.failures import failure
+from casstore.registry.urls import Origin, follow, is_address, same_site, shown
 
 TOKEN_BODY = 128 * 1024
 """Bytes of a token server's answer that are accepted."""
