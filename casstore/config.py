@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from casstore.create import Description
     from casstore.disk import DiskSource
 
-Made = TypeVar("Made", covariant=True)
+Made_co = TypeVar("Made_co", covariant=True)
 """What a store makes of a config."""
 
 
@@ -81,8 +81,8 @@ class SnapshotConfig:
         )
 
 
-class _Creator(Protocol[Made]):
-    def create(self, config: SnapshotConfig, /) -> Made: ...
+class _Creator(Protocol[Made_co]):
+    def create(self, config: SnapshotConfig, /) -> Made_co: ...
 
 
 class SnapshotBuilder:
@@ -165,6 +165,6 @@ class SnapshotBuilder:
             source_sandbox=self._sandbox,
         )
 
-    def create(self, store: _Creator[Made]) -> Made:
+    def create(self, store: _Creator[Made_co]) -> Made_co:
         """Create the snapshot in `store`."""
         return store.create(self.build())

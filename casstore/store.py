@@ -23,6 +23,7 @@ from casstore.catalog import Catalog, Entry
 from casstore.config import SnapshotConfig
 from casstore.content import Source, Target
 from casstore.digest import Digest
+from casstore.durable import Durability
 from casstore.errors import CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
 from casstore.gc import GcReport, collect
 from casstore.layout import LayoutTarget
@@ -195,29 +196,54 @@ class Store:
             StorageError: the file system refused; the store is unchanged.
         """
         from casstore.capture import CaptureOptions
-        from casstore.create import PATH_TAG, build, create_at_path
+        from casstore.create import build
 
-        options = options or CaptureOptions()
         parent = None if config.parent is None else str(self.entry(config.parent).id)
-        description = config.description(parent)
+        if config.destination.path is not None:
+            durability = self._directory.durability
+            return self.create_directory(
+                config, parent_id=parent, durability=durability, options=options, progress=progress
+            )
+        options = options or CaptureOptions()
         with config.source.open() as source:
-
-            def capture_into(destination: Destination) -> Created:
-                return build(source, destination, description, options=options, progress=progress)
-
-            if config.destination.path is not None:
-                path = config.destination.path
-                durability = self._directory.durability
-                created = create_at_path(path, capture_into, force=config.force, durability=durability)
-                blobs = LayoutTarget(path)
-                return Snapshot.read(path, blobs, created.root, nothing_to_keep, (PATH_TAG,)).with_cost(created)
             name = parse_name(config.destination.name or "")
             if not config.force:
                 self._directory.refs.require_free(name)  # before the work, not only after it
             with self.transaction(force=config.force, workers=options.workers) as change:
-                created = capture_into(change)
+                description = config.description(parent)
+                created = build(source, change, description, options=options, progress=progress)
                 change.commit(name, created.root)
         return self._read(created.root.digest, [name]).with_cost(created)
+
+    @staticmethod
+    def create_directory(
+        config: SnapshotConfig,
+        *,
+        parent_id: str | None = None,
+        durability: Durability = Durability.FULL,
+        options: CaptureOptions | None = None,
+        progress: Progress = silent,
+    ) -> Snapshot:
+        """Capture a disk into a directory of its own, the config's path: an OCI layout. No store is needed.
+
+        Raises:
+            As `create`.
+        """
+        from casstore.capture import CaptureOptions
+        from casstore.create import PATH_TAG, build, create_at_path
+
+        path = config.destination.path
+        if path is None:
+            raise UsageError("snapshot destination: expected a path, got a name")
+        with config.source.open() as source:
+
+            def capture_into(destination: Destination) -> Created:
+                description = config.description(parent_id)
+                return build(source, destination, description, options=options or CaptureOptions(), progress=progress)
+
+            created = create_at_path(path, capture_into, force=config.force, durability=durability)
+        blobs = LayoutTarget(path)
+        return Snapshot.read(path, blobs, created.root, nothing_to_keep, (PATH_TAG,)).with_cost(created)
 
     def tag(self, selector: str, name: str, *, force: bool = False) -> None:
         """Give a snapshot one more name.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +27,8 @@ from casstore.cli.options import (
 from casstore.cli.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from casstore.config import DiskInput, SnapshotDestination
     from casstore.create import Created
     from casstore.manifest import ImageRef
@@ -86,6 +90,7 @@ def create(
     from casstore.capture import CaptureOptions
     from casstore.config import SnapshotConfig
     from casstore.manifest import SCRATCH
+    from casstore.store import Store
 
     if len(disks) > 1:
         raise click.UsageError("expected one --disk, got several")
@@ -103,8 +108,13 @@ def create(
     )
     options = CaptureOptions(level=level, workers=workers or 0)
     start = time.monotonic()
-    with session.open_store(create=True) as store, session.progress(expected=_allocated(source)) as progress:
-        snapshot = store.create(config, options=options, progress=progress)
+    with ExitStack() as stack:
+        if config.destination.path is None or parent is not None:
+            make: Callable[..., Snapshot] = stack.enter_context(session.open_store(create=parent is None)).create
+        else:
+            make = partial(Store.create_directory, durability=session.durability)
+        progress = stack.enter_context(session.progress(expected=_allocated(source)))
+        snapshot = make(config, options=options, progress=progress)
     _tell_created(session, snapshot, time.monotonic() - start)
 
 
@@ -167,8 +177,9 @@ def _tell_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
     if cost is not None:
         stats = cost.stats
         ratio = f" ({stats.allocated / cost.added:.1f} : 1)" if cost.added else ""
+        what = os.path.basename(snapshot.path)
         session.say(
-            f"kept {snapshot.names[0]}: {render.size(stats.allocated)} allocated, {render.size(stats.new_plain)} new,"
+            f"kept {what}: {render.size(stats.allocated)} allocated, {render.size(stats.new_plain)} new,"
             f" {render.size(cost.added)} stored{ratio}, {render.duration(seconds)}"
         )
 
