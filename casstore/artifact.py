@@ -22,12 +22,12 @@ import numpy.typing as npt
 from casstore import spec
 from casstore.content import RangeReader
 from casstore.digest import ChunkId, Digest
-from casstore.diskmap import DiskMap, Runs, SnapshotMap, exact_sum
+from casstore.diskmap import DiskMap, Runs, SnapshotMap
 from casstore.errors import CorruptContent, DigestMismatch, DocumentError, UnsupportedVersion
 from casstore.frame import Buffer, FrameKind, decode
 from casstore.manifest import Manifest
 from casstore.oci import ArtifactManifest, Descriptor
-from casstore.pack import FOOTER_SIZE, PackDirectory, directory_length
+from casstore.pack import FOOTER_SIZE, PackDirectory
 from casstore.pool import ordered_map
 
 _WINDOW = 16384
@@ -140,17 +140,18 @@ class Artifact:
 
     def _check(self, subject: str) -> None:
         """What only several documents together can tell."""
-        if self.config.upper.size_bytes != self.map.disks[0].size:
-            problem = f"expected a disk of {self.config.upper.size_bytes} bytes, the map has {self.map.disks[0].size}"
-            raise DocumentError(subject, problem, at="upper.size_bytes")
+        upper = self.config.upper
+        if [(disk.name, disk.size) for disk in self.map.disks] != [(upper.file, upper.size_bytes)]:
+            got = ", ".join(f"{disk.name} of {disk.size} bytes" for disk in self.map.disks)
+            problem = f"expected one disk {ascii(upper.file)} of {upper.size_bytes} bytes, the map has {got}"
+            raise DocumentError(subject, problem, at="upper")
         sums = np.concatenate([[0], np.cumsum(self._chunks.length, dtype=np.int64)])
         for disk in self.map.disks:
             starts, ends = self._rows(disk.runs)
             if (ends > self._chunks.first[disk.runs.pack.astype(np.int64) + 1]).any():
                 raise DocumentError(subject, "a run goes past the end of its pack", at=disk.name)
-            total = exact_sum(disk.runs.gap) + exact_sum(sums[ends] - sums[starts])
-            if total > disk.size:
-                raise DocumentError(subject, f"expected chunks within {disk.size} bytes, got {total}", at=disk.name)
+            if (sums[ends] - sums[starts] != disk.runs.length).any():
+                raise DocumentError(subject, "a run's length is not that of its chunks", at=disk.name)
 
     def _rows(self, runs: Runs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Per run, the row in the table of chunks of its first chunk, and the row after its last one."""
@@ -219,7 +220,7 @@ class Artifact:
         for frame, group in groupby(columns, key=itemgetter(0)):
             yield FrameUse(pack, frame, [Piece(chunk, start, length, 0) for _, chunk, start, length in group])
 
-    def _place(self, runs: Runs, end: int) -> tuple[_Placed, int]:
+    def _place(self, runs: _Slice, end: int) -> tuple[_Placed, int]:
         """Lay some runs out, the first one starting from `end` (bytes); returns where the last chunk ends."""
         counts = runs.count.astype(np.int64)
         total = int(counts.sum())
@@ -313,20 +314,35 @@ def check_chunk(data: Buffer, chunk_id: ChunkId, subject: str) -> None:
         raise DigestMismatch(f"{subject}: chunk", expected=f"blake3:{chunk_id.hex()}", got=f"blake3:{got.hex()}")
 
 
-def _windows(runs: Runs) -> Iterator[Runs]:
-    """Slices of at most _WINDOW chunks, which may begin or end inside a run."""
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """Some runs, the first or last of which may be a part of one, in columns."""
+
+    gap: npt.NDArray[np.uint64]
+    pack: npt.NDArray[np.uint32]
+    first: npt.NDArray[np.uint32]
+    count: npt.NDArray[np.uint32]
+
+
+def _windows(runs: Runs) -> Iterator[_Slice]:
+    """Slices of at most _WINDOW chunks."""
     totals = np.cumsum(runs.count, dtype=np.int64)
     start = 0
     while start < len(runs):
         before = int(totals[start - 1]) if start else 0
         end = int(np.searchsorted(totals, before + _WINDOW, side="right"))
         if end > start:
-            yield Runs(runs.gap[start:end], runs.pack[start:end], runs.first[start:end], runs.count[start:end])
+            yield _Slice(runs.gap[start:end], runs.pack[start:end], runs.first[start:end], runs.count[start:end])
         else:
             end = start + 1
             gap, pack, first, count = (int(column[start]) for column in (runs.gap, runs.pack, runs.first, runs.count))
             for at in range(0, count, _WINDOW):
-                yield Runs.build([(0 if at else gap, pack, first + at, min(_WINDOW, count - at))])
+                yield _Slice(
+                    np.array([0 if at else gap], np.uint64),
+                    np.array([pack], np.uint32),
+                    np.array([first + at], np.uint32),
+                    np.array([min(_WINDOW, count - at)], np.uint32),
+                )
         start = end
 
 
@@ -358,8 +374,8 @@ def _document(blobs: RangeReader, descriptor: Descriptor, limit: int) -> bytes:
     return data
 
 
-def load_directory(blobs: RangeReader, pack: Descriptor, expected: bytes) -> PackDirectory:
-    """The directory of a pack, whose BLAKE3-256 must be `expected`.
+def load_directory(blobs: RangeReader, pack: Descriptor, stamp: bytes) -> PackDirectory:
+    """The directory of a pack, which must have this stamp.
 
     Raises:
         NotFound, SizeMismatch, DigestMismatch: it is missing or damaged.
@@ -368,10 +384,13 @@ def load_directory(blobs: RangeReader, pack: Descriptor, expected: bytes) -> Pac
     subject = f"pack {pack.digest}"
     if pack.size < FOOTER_SIZE or pack.size > spec.READ_PACK:
         raise DocumentError(subject, f"expected a pack of {FOOTER_SIZE} to {spec.READ_PACK} bytes, got {pack.size}")
-    footer = blobs.read_range(pack, pack.size - FOOTER_SIZE, FOOTER_SIZE)
-    length = directory_length(footer, pack.size, subject=subject)
+    digest, length = stamp[:32], int.from_bytes(stamp[32:], "little")
+    if not FOOTER_SIZE <= length <= min(pack.size, spec.READ_DIRECTORY):
+        raise DocumentError(
+            subject, f"expected a directory that fits its pack of {pack.size} bytes, got {length} bytes"
+        )
     encoded = blobs.read_range(pack, pack.size - length, length)
     got = blake3.blake3(encoded).digest()
-    if got != expected:
-        raise DigestMismatch(f"{subject}: directory", expected=f"blake3:{expected.hex()}", got=f"blake3:{got.hex()}")
+    if got != digest:
+        raise DigestMismatch(f"{subject}: directory", expected=f"blake3:{digest.hex()}", got=f"blake3:{got.hex()}")
     return PackDirectory.parse(encoded, pack.size, subject=subject)

@@ -7,10 +7,12 @@ first shows them: a new chunk's number in that order is its place, whichever pac
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import blake3
@@ -37,7 +39,7 @@ _PACKS_OF_A_SIZE = 1024
 
 
 class StoredPack(NamedTuple):
-    """A pack that is stored: its descriptor and the BLAKE3-256 of its directory."""
+    """A pack that is stored: its descriptor and the stamp of its directory."""
 
     descriptor: Descriptor
     directory: bytes
@@ -153,7 +155,7 @@ class _Plan:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._known: dict[StoredPack, int] = {}  # pack -> its number in the runs
-        self._rows: list[tuple[int, int, int, int]] = []  # gap, pack, first, count
+        self._rows: list[tuple[int, int, int, int, int]] = []  # gap, length, pack, first, count
         self._end = 0
         self.new: dict[ChunkId, int] = {}
         self.chunks = 0
@@ -178,21 +180,23 @@ class _Plan:
         gap = chunk.offset - self._end
         self._end = chunk.offset + len(chunk.data)
         if gap == 0 and self._rows:
-            before, last_pack, first, count = self._rows[-1]
+            before, length, last_pack, first, count = self._rows[-1]
             if pack == last_pack and number == first + count:
-                self._rows[-1] = (before, pack, first, count + 1)
+                self._rows[-1] = (before, length + len(chunk.data), pack, first, count + 1)
                 return
-        self._rows.append((gap, pack, number, 1))
+        self._rows.append((gap, len(chunk.data), pack, number, 1))
 
     def finish(self, packer: _Packer) -> tuple[list[StoredPack], Runs]:
         """The packs in the map's order (those that were there, then the new ones), and the runs over them."""
-        rows: list[tuple[int, int, int, int]] = []
-        for gap, pack, first, count in self._rows:
+        rows: list[tuple[int, int, int, int, int]] = []
+        for row in self._rows:
+            gap, _, pack, first, count = row
             if pack == _NEW:
-                parts = packer.split(first, count)
-                rows += [(0 if n else gap, len(self._known) + new, at, part) for n, (new, at, part) in enumerate(parts)]
+                for length, new, at, part in packer.split(first, count):
+                    rows.append((gap, length, len(self._known) + new, at, part))
+                    gap = 0  # only the first part has the run's gap
             else:
-                rows.append((gap, pack, first, count))
+                rows.append(row)
         return [*self._known, *packer.packs], Runs.build(rows)
 
 
@@ -218,31 +222,34 @@ class _Packer:
     def __init__(self, new_blob: Callable[[], BlobWriter]) -> None:
         self._new_blob = new_blob
         self._open: tuple[BlobWriter, PackWriter] | None = None
-        self._count = 0
+        self._ends = array("Q", [0])  # plain bytes of the first n new chunks
         self.starts: list[int] = []
         """Per pack, the number of its first chunk."""
         self.packs: list[StoredPack] = []
-        self.plain = 0
+
+    @property
+    def plain(self) -> int:
+        """Plain bytes of all new chunks."""
+        return self._ends[-1]
 
     def add(self, kind: FrameKind, stored: bytes, chunks: Sequence[tuple[ChunkId, int]]) -> None:
         if self._open is None:
             blob = self._new_blob()
             self._open = blob, PackWriter(blob)
-            self.starts.append(self._count)
+            self.starts.append(len(self._ends) - 1)
         writer = self._open[1]
         writer.add(kind, stored, chunks)
-        self._count += len(chunks)
-        self.plain += sum(length for _, length in chunks)
+        self._ends.extend(accumulate((length for _, length in chunks), initial=self._ends.pop()))
         if writer.size >= spec.PACK_TARGET * (1 + len(self.packs) // _PACKS_OF_A_SIZE):
             self.close()
 
-    def split(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
-        """Numbers first .. first+count of the new chunks as runs (pack, chunk in it, count)."""
+    def split(self, first: int, count: int) -> Iterator[tuple[int, int, int, int]]:
+        """Numbers first .. first+count of the new chunks as runs (length, pack, chunk in it, count)."""
         while count:
             pack = bisect_right(self.starts, first) - 1
             end = self.starts[pack + 1] if pack + 1 < len(self.starts) else first + count
             part = min(count, end - first)
-            yield pack, first - self.starts[pack], part
+            yield self._ends[first + part] - self._ends[first], pack, first - self.starts[pack], part
             first += part
             count -= part
 
@@ -250,5 +257,5 @@ class _Packer:
         if self._open is not None:
             blob, writer = self._open
             directory = writer.finish()
-            self.packs.append(StoredPack(blob.finish(spec.MEDIA_PACK), directory.digest))
+            self.packs.append(StoredPack(blob.finish(spec.MEDIA_PACK), directory.stamp))
             self._open = None

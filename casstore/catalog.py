@@ -354,7 +354,7 @@ def _insert(db: sqlite3.Connection, artifact: Artifact) -> None:
         directory = directories.get(blob.digest)
         db.execute(
             "INSERT OR IGNORE INTO blobs (digest, media_type, size, directory) VALUES (?, ?, ?, ?)",
-            (blob.digest.hex, blob.media_type, blob.size, None if directory is None else directory.digest),
+            (blob.digest.hex, blob.media_type, blob.size, None if directory is None else directory.stamp),
         )
         query = "SELECT key FROM blobs WHERE digest = ? AND media_type = ?"
         blob_key = db.execute(query, (blob.digest.hex, blob.media_type)).fetchone()[0]

@@ -3,15 +3,16 @@
     "CASMAP1\\n"  8 bytes | body length u64 | the body as one zstd frame
     body:
       packs u32, disks u32
-      packs    sha256 of the pack, BLAKE3-256 of its directory         64 bytes each
+      packs    sha256 of the pack, and the stamp of its directory      68 bytes each
       disks    name length u8, name, size u64, extents u32, runs u32, then the columns
         extents  gap u64 each, length u64 each          gap: bytes since the end of the extent before
-        runs     gap u64 each, pack u32 each, first chunk u32 each, chunks u32 each
-                                                        gap: bytes since the end of the last chunk before
+        runs     gap u64 each, length u64 each, pack u32 each, first chunk u32 each, chunks u32 each
+                                                        gap: bytes since the end of the run before
 
 Integers are little-endian. A disk reads as its runs' chunks laid over zeros. Gaps instead of offsets leave no way to
-write down an overlap or a wrong order. Extents say which bytes of the disk are allocated; all bytes outside them are
-zero. Packs that no run names, listed last, hold bases of delta frames.
+write down an overlap or a wrong order. The length of a run is that of its chunks, so the map alone says what lies
+where. Extents say which bytes of the disk are allocated; all bytes outside them are zero. Packs that no run names,
+listed last, hold bases of delta frames.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ from casstore.digest import Digest
 from casstore.errors import DocumentError, InvalidName, UnsupportedVersion
 from casstore.frame import FrameKind, decode
 from casstore.names import parse_disk_name
+from casstore.spec import BLOCK
 
 MAGIC = b"CASMAP1\n"
 _HEADER = struct.Struct("<8sQ")
 _COUNTS = struct.Struct("<II")
 _DISK = struct.Struct("<QII")
+_RUN_COLUMNS = ("<u8", "<u8", "<u4", "<u4", "<u4")
+_PACK = 68
 _LEVEL = 9  # a map is small and written once per snapshot; 20 % smaller than level 3
 
 
@@ -43,7 +47,7 @@ class PackEntry(NamedTuple):
 
     digest: Digest
     directory: bytes
-    """BLAKE3-256 of its directory, 32 bytes."""
+    """The stamp of its directory, 36 bytes; see PackDirectory.stamp."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,15 +55,17 @@ class Runs:
     """Runs of consecutive chunks of one pack, in the disk's order, in columns of equal length."""
 
     gap: npt.NDArray[np.uint64]
+    length: npt.NDArray[np.uint64]
+    """Plain bytes of the run's chunks."""
     pack: npt.NDArray[np.uint32]
     first: npt.NDArray[np.uint32]
     count: npt.NDArray[np.uint32]
 
     @classmethod
-    def build(cls, rows: Sequence[tuple[int, int, int, int]]) -> Self:
-        """From (gap, pack, first, count) rows."""
-        gap, pack, first, count = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return cls(np.array(gap, "<u8"), np.array(pack, "<u4"), np.array(first, "<u4"), np.array(count, "<u4"))
+    def build(cls, rows: Sequence[tuple[int, int, int, int, int]]) -> Self:
+        """From (gap, length, pack, first, count) rows."""
+        columns = zip(*rows, strict=True) if rows else [()] * 5
+        return cls(*(np.array(column, kind) for column, kind in zip(columns, _RUN_COLUMNS, strict=True)))
 
     def __len__(self) -> int:
         return len(self.gap)
@@ -100,7 +106,7 @@ class SnapshotMap:
                 disk.extents[:, 1].astype("<u8").tobytes(),
             ]
             runs = disk.runs
-            parts += [runs.gap.astype("<u8").tobytes()]
+            parts += [column.astype("<u8").tobytes() for column in (runs.gap, runs.length)]
             parts += [column.astype("<u4").tobytes() for column in (runs.pack, runs.first, runs.count)]
         body = b"".join(parts)
         return _HEADER.pack(MAGIC, len(body)) + zstandard.ZstdCompressor(level=_LEVEL).compress(body)
@@ -126,8 +132,8 @@ class SnapshotMap:
     def _parse_body(cls, cursor: _Cursor) -> Self:
         pack_count, disk_count = _COUNTS.unpack(cursor.take(_COUNTS.size, "counts"))
         packs = []
-        for n in range(cursor.fits(pack_count, 64, "packs")):
-            entry = cursor.take(64, f"packs[{n}]")
+        for n in range(cursor.fits(pack_count, _PACK, "packs")):
+            entry = cursor.take(_PACK, f"packs[{n}]")
             packs.append(PackEntry(Digest.from_raw(entry[:32]), entry[32:]))
         if len({entry.digest for entry in packs}) != len(packs):
             raise DocumentError(cursor.subject, "a pack is listed twice", at="packs")
@@ -156,6 +162,7 @@ def _parse_disk(cursor: _Cursor, n: int, packs: int) -> DiskMap:
     extents = _extents(gaps, lengths, size, cursor.subject, f"{at}.extents")
     runs = Runs(
         gap=cursor.u64(run_count, f"{at}.runs"),
+        length=cursor.u64(run_count, f"{at}.runs"),
         pack=cursor.u32(run_count, f"{at}.runs"),
         first=cursor.u32(run_count, f"{at}.runs"),
         count=cursor.u32(run_count, f"{at}.runs"),
@@ -163,8 +170,12 @@ def _parse_disk(cursor: _Cursor, n: int, packs: int) -> DiskMap:
     if run_count:
         if int(runs.pack.max()) >= packs:
             raise DocumentError(cursor.subject, f"pack {runs.pack.max()} of {packs}", at=f"{at}.runs")
-        if not (runs.count > 0).all() or int(runs.gap.max()) > size or exact_sum(runs.gap) > size:
-            raise DocumentError(cursor.subject, "expected runs of one or more chunks within the disk", at=f"{at}.runs")
+        total = exact_sum(runs.gap) + exact_sum(runs.length)
+        # Chunks are of a block at least, but for the disk's last one: without that, a small map could name billions.
+        too_many = runs.count.astype(np.uint64) > runs.length // BLOCK + (runs.length % BLOCK > 0)
+        if total > size or not (runs.count > 0).all() or too_many.any():
+            problem = f"expected runs of one or more chunks of {BLOCK} bytes or more within {size} bytes, got {total}"
+            raise DocumentError(cursor.subject, problem, at=f"{at}.runs")
     return DiskMap(name, size, extents, runs)
 
 

@@ -17,7 +17,7 @@ from enum import IntEnum
 import zstandard
 
 from casstore.errors import CorruptContent
-from casstore.spec import READ_FRAME_PLAIN
+from casstore.spec import MIB, READ_FRAME_PLAIN
 
 DEFAULT_LEVEL = 3
 LEVELS = range(1, 20)
@@ -26,7 +26,7 @@ LEVELS = range(1, 20)
 Buffer = bytes | bytearray | memoryview
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_MAX_WINDOW = 2 * READ_FRAME_PLAIN
+_MAX_WINDOW = 16 * MIB
 _PAYS = 0.97  # below 3 % saved, decoding costs more than it saves
 
 

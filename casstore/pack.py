@@ -51,8 +51,9 @@ class PackDirectory:
 
     size: int
     """Bytes of the whole pack."""
-    digest: bytes
-    """BLAKE3-256 of directory and footer; the map states it, so a directory can be trusted without reading the pack."""
+    stamp: bytes
+    """BLAKE3-256 of directory and footer, and their length as u32: 36 bytes. The map states it, so a directory can be
+    found and trusted without reading the pack."""
     kinds: npt.NDArray[np.uint8]
     stored: npt.NDArray[np.uint32]
     first_chunk: npt.NDArray[np.int64]
@@ -115,7 +116,7 @@ class PackDirectory:
             raise DocumentError(subject, "expected one chunk and one base per delta frame")
         directory = cls(
             size=size,
-            digest=blake3.blake3(encoded).digest(),
+            stamp=blake3.blake3(encoded).digest() + struct.pack("<I", len(encoded)),
             kinds=kinds,
             stored=frames["stored"],
             first_chunk=first_chunk,
@@ -187,15 +188,6 @@ def _footer(footer: bytes, size: int, subject: str) -> tuple[int, int, int, int]
     if length > min(size - len(MAGIC), spec.READ_DIRECTORY):
         raise DocumentError(subject, f"expected a directory that fits its pack of {size} bytes, got {length} bytes")
     return frames, chunks, bases, length
-
-
-def directory_length(footer: bytes, size: int, *, subject: str) -> int:
-    """Bytes of directory and footer at the end of a pack of `size` bytes, from its last FOOTER_SIZE bytes.
-
-    Raises:
-        UnsupportedVersion, DocumentError: as PackDirectory.parse.
-    """
-    return _footer(footer, size, subject)[3]
 
 
 class PackWriter:

@@ -20,7 +20,7 @@ from casstore.config import DiskInput, SnapshotBuilder
 from casstore.content import Fetcher, RangeReader
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists, DocumentError
+from casstore.errors import AlreadyExists
 from casstore.manifest import MANIFEST_FILENAME, Manifest, SnapshotFormat
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.progress import Meter, Progress, silent
@@ -190,9 +190,6 @@ class Snapshot:
             disk = artifact.map.disks[0]
             as_directory = path.endswith("/") or os.path.isdir(path)
             if as_directory:
-                if disk.name != self.manifest.upper.file:
-                    problem = f"expected a disk named {disk.name}, got {ascii(self.manifest.upper.file)}"
-                    raise DocumentError(f"snapshot {self.digest}", problem, at="upper.file")
                 manifest_path = os.path.join(path, MANIFEST_FILENAME)
                 if os.path.lexists(manifest_path) and not force:
                     raise AlreadyExists(f"{manifest_path!r} exists already; choose another place, or force with -f")

@@ -50,7 +50,7 @@ FRAME_PLAIN: Final = MIB
 PACK_TARGET: Final = 32 * MIB
 """Stored bytes at which a pack is closed."""
 
-READ_FRAME_PLAIN: Final = 8 * MIB
+READ_FRAME_PLAIN: Final = 4 * MIB
 """Plain bytes in a frame that a reader accepts; a larger claim is refused before anything is allocated."""
 READ_PACK: Final = 4 * GIB
 """Bytes of a pack that a reader accepts."""
