@@ -143,7 +143,7 @@ class Artifact:
         upper = self.config.upper
         if [(disk.name, disk.size) for disk in self.map.disks] != [(upper.file, upper.size_bytes)]:
             got = ", ".join(f"{disk.name} of {disk.size} bytes" for disk in self.map.disks)
-            problem = f"expected one disk {ascii(upper.file)} of {upper.size_bytes} bytes, the map has {got}"
+            problem = f"expected one disk {ascii(upper.file[:80])} of {upper.size_bytes} bytes, the map has {got[:200]}"
             raise DocumentError(subject, problem, at="upper")
         sums = np.concatenate([[0], np.cumsum(self._chunks.length, dtype=np.int64)])
         for disk in self.map.disks:

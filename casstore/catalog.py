@@ -41,6 +41,7 @@ _VERSION = 2
 _BATCH = 500  # SQL variables in a query
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the latter for text, or an error's text, that damage made no UTF-8
 
 _SCHEMA = """
 CREATE TABLE artifacts (
@@ -92,7 +93,7 @@ class Catalog:
         self._walk: Callable[[], object] = dict
         try:
             self._db = self._connect()
-        except (sqlite3.Error, OSError) as error:
+        except (*_FAILURES, OSError) as error:
             self._replace(error, in_memory=False)
 
     def _connect(self) -> sqlite3.Connection:
@@ -110,13 +111,13 @@ class Catalog:
             raise
         return db
 
-    def _replace(self, error: sqlite3.Error | OSError, *, in_memory: bool) -> None:
+    def _replace(self, error: Exception, *, in_memory: bool) -> None:
         """Go on with an empty catalog: in the file where that can be, else in memory.
 
         Raises:
             StoreLocked: the file is well, but another process has it to itself for too long.
         """
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code is the primary one
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the primary code of an extended one
         if code in _BUSY:
             raise StoreLocked(
                 f"catalog {self._path!r}: held by another process for more than {self._wait:g} s; try again, or wait"
@@ -129,7 +130,7 @@ class Catalog:
             if in_memory:
                 self._path = None
             self._db = self._connect()
-        except (sqlite3.Error, OSError):
+        except (*_FAILURES, OSError):
             self._path = None
             self._db = self._connect()
 
@@ -140,7 +141,7 @@ class Catalog:
                 if attempt:
                     self._walk()
                 return work()
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 if attempt == 2:
                     raise
                 self._db.close()

@@ -131,6 +131,9 @@ class SnapshotMap:
     @classmethod
     def _parse_body(cls, cursor: _Cursor) -> Self:
         pack_count, disk_count = _COUNTS.unpack(cursor.take(_COUNTS.size, "counts"))
+        if pack_count > spec.MAX_PACKS or disk_count > spec.MAX_DISKS:
+            problem = f"expected at most {spec.MAX_PACKS} packs and {spec.MAX_DISKS} disks"
+            raise DocumentError(cursor.subject, f"{problem}, got {pack_count} and {disk_count}", at="counts")
         packs = []
         for n in range(cursor.fits(pack_count, _PACK, "packs")):
             entry = cursor.take(_PACK, f"packs[{n}]")
@@ -171,7 +174,7 @@ def _parse_disk(cursor: _Cursor, n: int, packs: int) -> DiskMap:
         if int(runs.pack.max()) >= packs:
             raise DocumentError(cursor.subject, f"pack {runs.pack.max()} of {packs}", at=f"{at}.runs")
         total = exact_sum(runs.gap) + exact_sum(runs.length)
-        # Chunks are of a block at least, but for the disk's last one: without that, a small map could name billions.
+        # Chunks are longer than a block, or nearly so, on average: without that, a small map could name billions.
         too_many = runs.count.astype(np.uint64) > runs.length // BLOCK + (runs.length % BLOCK > 0)
         if total > size or not (runs.count > 0).all() or too_many.any():
             problem = f"expected runs of one or more chunks of {BLOCK} bytes or more within {size} bytes, got {total}"

@@ -78,7 +78,7 @@ def load(data: bytes, *, subject: str, limit: int) -> Json:
         ) from None
     except RecursionError:
         raise DocumentError(subject, f"expected at most {MAX_DEPTH} levels of nesting") from None
-    _check(value, subject)
+    _check(value, subject, escaped=b"\\u" in data)
     return value
 
 
@@ -99,16 +99,22 @@ def dump(value: Json) -> bytes:
     return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _check(root: Json, subject: str) -> None:
-    """Refuse what the parser lets through: depth and lone surrogates (`"\\ud800"` is valid JSON, but no UTF-8)."""
-    todo: list[tuple[Json, int]] = [(root, 1)]
-    while todo:
-        value, depth = todo.pop()
-        if isinstance(value, str):
-            if _SURROGATE.search(value):
-                raise DocumentError(subject, "expected Unicode text, got a lone surrogate")
-        elif isinstance(value, (dict, list)):
-            if depth > MAX_DEPTH:
-                raise DocumentError(subject, f"expected at most {MAX_DEPTH} levels of nesting")
-            children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-            todo.extend((child, depth + 1) for child in children)
+def _check(root: Json, subject: str, *, escaped: bool) -> None:
+    """Refuse what the parser lets through: depth and lone surrogates (`"\\ud800"` is valid JSON, but no UTF-8).
+
+    A document without escapes was UTF-8, so its strings need not be looked at.
+    """
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        containers = [value for value in level if isinstance(value, (dict, list))]
+        if escaped and any(isinstance(value, str) and _SURROGATE.search(value) for value in level):
+            raise DocumentError(subject, "expected Unicode text, got a lone surrogate")
+        if not containers:
+            return
+        level = [child for value in containers for child in (value.values() if isinstance(value, dict) else value)]
+        if escaped:
+            level += [key for value in containers if isinstance(value, dict) for key in value]
+    if any(isinstance(value, (dict, list)) for value in level):
+        raise DocumentError(subject, f"expected at most {MAX_DEPTH} levels of nesting")
+    if escaped and any(isinstance(value, str) and _SURROGATE.search(value) for value in level):
+        raise DocumentError(subject, "expected Unicode text, got a lone surrogate")

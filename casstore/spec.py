@@ -40,6 +40,10 @@ MAX_INDEX: Final = 64 * MIB
 """Bytes of an index.json; about 400 per ref."""
 MAX_MAP: Final = 512 * MIB
 """Bytes of a decoded map: about 12 million runs, a fully fragmented 1 TiB disk."""
+MAX_PACKS: Final = 30_000
+"""Packs of a map; a manifest of 4 MiB names 28,000."""
+MAX_DISKS: Final = 1024
+"""Disks of a map. Parsing one costs much more than its 18 bytes, of which a small map could decode to millions."""
 MAX_DISK: Final = 2**63 - 1
 """Bytes of a disk: the largest offset that lseek(2) takes."""
 

@@ -62,6 +62,7 @@ class Store:
     def __init__(self, directory: StoreDirectory) -> None:
         self._directory = directory
         self._failed: dict[SnapshotName, CasstoreError] = {}
+        self._broken: Sequence[BrokenRef] = ()
         path = None if directory.read_only else os.path.join(directory.path, _CATALOG)
         self._catalog = Catalog(path, wait=directory.options.wait)
         try:
@@ -125,8 +126,7 @@ class Store:
     def problems(self) -> Sequence[BrokenRef]:
         """Refs that lead to no usable snapshot, and why. They do not hurt the others."""
         self._catch_up()
-        broken = self._directory.read_refs()[1]
-        return sorted([*broken, *(BrokenRef(name, str(error)) for name, error in self._failed.items())])
+        return sorted([*self._broken, *(BrokenRef(name, str(error)) for name, error in self._failed.items())])
 
     def foreign(self) -> Sequence[str]:
         """Digests in index.json that another tool added; gc keeps what they reach."""
@@ -394,7 +394,11 @@ class Store:
     # Helpers
 
     def _catch_up(self) -> None:
-        self._failed = self._catalog.sync(lambda: self._directory.read_refs()[0], self._load)
+        self._failed = self._catalog.sync(self._read_refs, self._load)
+
+    def _read_refs(self) -> Mapping[SnapshotName, Digest]:
+        refs, self._broken = self._directory.read_refs()
+        return refs
 
     def _load(self, digest: Digest) -> Artifact:
         from casstore.artifact import Artifact

@@ -73,6 +73,7 @@ class StoreDirectory:
         self.blobs = BlobDirectory(os.path.join(path, "blobs", "sha256"))
         self.trash = os.path.join(path, "trash")
         self.tmp = os.path.join(path, "tmp")
+        self._parsed: tuple[bytes | None, list[dict[str, Any]]] = None, []
         self.refs = Refs(os.path.join(path, "refs"), self.trash, options.durability)
 
     @classmethod
@@ -238,8 +239,11 @@ class StoreDirectory:
     def _index_entries(self) -> list[dict[str, Any]]:
         """The entries of index.json as they are; any error when it is missing or not of its form."""
         raw = layout.read_file(os.path.join(self.path, "index.json"), limit=spec.MAX_INDEX)
-        entries: list[dict[str, Any]] = load_object(raw or b"", subject="index.json", limit=spec.MAX_INDEX)["manifests"]
-        return entries
+        if raw is None:
+            raise NotFound(f"store {self.path!r}: it has no index.json")
+        if raw != self._parsed[0]:
+            self._parsed = raw, load_object(raw, subject="index.json", limit=spec.MAX_INDEX)["manifests"]
+        return self._parsed[1]
 
     def _derive_index(self) -> None:
         refs, _ = self.read_refs()

@@ -147,7 +147,7 @@ class Transaction:
 
         Raises:
             NotFound: a blob is missing; the store is unchanged.
-        CorruptContent: a document, frame or chunk is wrong; the store is unchanged.
+            CorruptContent: a document, frame or chunk is wrong; the store is unchanged.
             AlreadyExists: the name stands for something else, and the transaction was not forced.
         """
         wanted = parse_name(name)
