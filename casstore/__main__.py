@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from casstore.cli.main import main
+from casstore.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,7 @@ from casstore.contents import hash_disk
 from casstore.digest import ChunkId
 from casstore.disk import DiskSource, filesystem_type, is_qcow2
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists, storage_errors
+from casstore.errors import AlreadyExists, SourceError, storage_errors
 from casstore.integrity import hasher, recorded_name
 from casstore.layout import LayoutTarget, check_marker
 from casstore.manifest import (
@@ -107,6 +107,10 @@ def build(
     captured = capture(
         source, disk_name, lookup=destination.lookup, new_blob=destination.new_blob, options=options, meter=meter
     )
+    if source.size is None and captured.map.disks[0].size == 0:
+        raise SourceError(
+            f"{source.subject}: expected a disk, got nothing; the command before the pipe may have failed"
+        )
     manifest = Manifest(
         format=SnapshotFormat.QCOW2 if qcow2 else SnapshotFormat.RAW,
         fstype=fstype,

@@ -38,6 +38,7 @@ _TRUSTED_HOLES: Final = {  # f_type of statfs(2): file systems that implement SE
     0x2FC12FC1,  # zfs
     0xF2F52010,  # f2fs
     0xCA451A4E,  # bcachefs
+    0x794C7630,  # overlayfs: has no data of its own, and passes SEEK_HOLE and FIEMAP on to the file system below
 }
 _TICK: Final = 0.02  # seconds; twice the longest tick of the clock that ctimes are taken from
 _EXT_MAGIC: Final = (1024 + 56, b"\x53\xef")

@@ -174,7 +174,7 @@ def _parse_disk(cursor: _Cursor, n: int, packs: int) -> DiskMap:
         if int(runs.pack.max()) >= packs:
             raise DocumentError(cursor.subject, f"pack {runs.pack.max()} of {packs}", at=f"{at}.runs")
         total = exact_sum(runs.gap) + exact_sum(runs.length)
-        # Chunks are longer than a block, or nearly so, on average: without that, a small map could name billions.
+        # Chunks are of a block at least, but for the disk's last one: without that, a small map could name billions.
         too_many = runs.count.astype(np.uint64) > runs.length // BLOCK + (runs.length % BLOCK > 0)
         if total > size or not (runs.count > 0).all() or too_many.any():
             problem = f"expected runs of one or more chunks of {BLOCK} bytes or more within {size} bytes, got {total}"

@@ -52,18 +52,20 @@ class Durability(Enum):
                 os.close(fd)
 
 
-def make_directory(path: str) -> None:
-    """Make one directory; whatever the umask is, its owner can use it, and others can read it.
+def make_directory(path: str, mode: int = DIRECTORY_MODE) -> None:
+    """Make one directory. The umask may take bits of `mode` away, but its owner can always use it.
 
     Raises:
         FileExistsError: there is one.
     """
-    os.mkdir(path, DIRECTORY_MODE)
-    os.chmod(path, DIRECTORY_MODE)
+    os.mkdir(path, mode)
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.chmod(path, mode | stat.S_IRWXU)
 
 
 def make_directories(path: str, durability: Durability = Durability.FULL) -> None:
-    """Make `path` and its missing parents, and their names durable."""
+    """Make `path` and its missing parents, each as `make_directory` does, and their names durable."""
     missing = []
     while not os.path.isdir(path):
         missing.append(path)

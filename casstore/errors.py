@@ -156,5 +156,6 @@ def storage_errors(subject: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
+        temporary = str(error.filename).endswith(".tmp")  # nobody has seen that name
+        where = f" ({error.filename})" if error.filename and not temporary else ""
         raise StorageError(f"{subject}: {error.strerror or error}{where}") from error

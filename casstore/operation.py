@@ -23,7 +23,7 @@ from casstore.blobs import BlobDirectory
 from casstore.content import Fetcher
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import InvalidDigest, storage_errors
+from casstore.errors import DigestMismatch, InvalidDigest, storage_errors
 from casstore.oci import Descriptor
 from casstore.streams import COPY_CHUNK
 
@@ -126,7 +126,7 @@ class Operation:
         return blob.finish(media_type)
 
     def receive(self, descriptor: Descriptor, source: Fetcher) -> None:
-        """Stage the content that `source` has for `descriptor`, verified on the way.
+        """Stage the content that `source` has for `descriptor`, verified on the way, and once more here.
 
         Raises:
             NotFound, SizeMismatch, DigestMismatch, RegistryError: as the source; nothing stays staged then.
@@ -137,9 +137,11 @@ class Operation:
             with source.fetch(descriptor) as reader:
                 while part := reader.read(COPY_CHUNK):
                     blob.write(part)
-            blob.finish(descriptor.media_type)
+            staged = blob.finish(descriptor.media_type)
         finally:
             blob.close()
+        if staged.digest != descriptor.digest:
+            raise DigestMismatch("content", expected=str(descriptor.digest), got=str(staged.digest))
 
     def move_to(self, blobs: BlobDirectory) -> list[Digest]:
         """Rename everything staged to its place, and make that durable. A file of the wrong size there is replaced."""

@@ -117,6 +117,8 @@ def _parse_layout(text: str, rest: str, digest: Digest | None) -> LayoutReferenc
 
 def _parse_registry(text: str, rest: str, digest: Digest | None) -> RegistryReference:
     host, slash, repository = rest.partition("/")
+    if not slash and ("." in host or ":" in host or host == "localhost"):
+        raise InvalidReference(f"reference {ascii(text[:200])}: no repository in it; {_FORM}")
     if not slash or not ("." in host or ":" in host or host == "localhost"):
         raise InvalidReference(f"reference {ascii(text[:200])}: no registry host in it; {_FORM}")
     host = parse_host(host)

@@ -6,7 +6,9 @@ A window is what is in memory of a region: some MiB, plus the blocks that the cu
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -83,9 +85,12 @@ class Scan:
             at += cut.done * BLOCK
 
     def _note_extents(self, zero: npt.NDArray[np.bool_], offset: int, look_in: list[Extent]) -> None:
+        # Only those that reach into the window: a fragmented disk has as many of them as it has windows.
+        first = max(bisect_right(look_in, offset, key=itemgetter(0)) - 1, 0)
+        near = look_in[first : bisect_left(look_in, offset + len(zero) * BLOCK, key=itemgetter(0))]
         edges = np.flatnonzero(np.diff(~zero, prepend=False, append=False)).reshape(-1, 2)
         runs = [(offset + a * BLOCK, min((b - a) * BLOCK, self.size - offset - a * BLOCK)) for a, b in edges.tolist()]
-        self.extents += intersect(runs, look_in)
+        self.extents += intersect(runs, near)
 
 
 def intersect(some: list[Extent], others: list[Extent]) -> list[Extent]:

@@ -1,6 +1,6 @@
 """The store, as the library's users see it: one object that binds directory, catalog and the use cases together.
 
-    store = Store.open("~/snapshots".., create=True)
+    store = Store.open("snapshots", create=True)
     store.create(Snapshot.builder("disk.ext4").name("base").build())
     store.push("base", "registry.example/team/disks:base")
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -283,9 +284,11 @@ class Store:
                 entry = self._entry(digest)
                 twins = [other for other in self._catalog.find(entry.id.hex) if other != digest]
                 if entry.children and not remaining and not twins and not force:
+                    children = [e.names[0] for e in self._catalog.entries() if e.manifest.parent == str(entry.id)]
+                    shown = ", ".join(children[:5]) + (f" and {len(children) - 5} more" if len(children) > 5 else "")
                     raise HasChildren(
-                        f"snapshot {selector}: {entry.children} snapshot(s) in the store name it as their parent;"
-                        " remove them first, or force with -f (they keep their data)"
+                        f"snapshot {selector}: {shown} in the store name it as their parent; remove them first, or"
+                        " force with -f (they keep their data)"
                     )
             for name in names:
                 refs.remove(name)
@@ -436,7 +439,10 @@ class Store:
                 problem = next((each.problem for each in self.problems() if each.name == wanted), None)
                 if problem is not None:
                     raise CorruptContent(f"snapshot {wanted}: {problem}; remove the name, or pull it again with -f")
-                raise NotFound(f"snapshot {wanted}: there is no such name in {self.path!r}; casstore list shows all")
+                hint = f"; a digest is written sha256:{wanted}" if re.fullmatch("[0-9a-f]{6,64}", wanted) else ""
+                raise NotFound(
+                    f"snapshot {wanted}: there is no such name in {self.path!r}{hint}; casstore list shows all"
+                )
             return digest, [wanted, *(name for name in refs if refs[name] == digest and name != wanted)]
         found = [digest for digest in self._catalog.find(wanted.hex) if digest in refs.values()]
         if not found:

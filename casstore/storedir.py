@@ -29,9 +29,9 @@ from casstore.content import Reader
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import (
+    AlreadyExists,
     CasstoreError,
     CorruptContent,
-    DocumentError,
     NotFound,
     StorageError,
     StoreLocked,
@@ -90,7 +90,7 @@ class StoreDirectory:
         present = [_is_plain_directory(part) for part in parts]
         if not all(present):
             if not create:
-                raise NotFound(f"store {path!r}: there is no store; casstore create, pull and import make one")
+                raise NotFound(f"store {path!r}: there is no store; casstore create and casstore pull make one")
             _make(path, parts, options)
         for name in ("tmp", "trash"):
             _is_plain_directory(os.path.join(path, name))
@@ -161,7 +161,10 @@ class StoreDirectory:
             try:
                 yield self.refs
             finally:
-                self._derive_index()
+                # The change of the ref is done and durable by now. That index.json could not follow (a full disk) must
+                # not be told as its failure; the next opening derives it.
+                with contextlib.suppress(StorageError):
+                    self._derive_index()
 
     def _lock_path(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -306,8 +309,11 @@ def _ref_name(entry: Mapping[str, Any]) -> str | None:
 
 def _is_plain_directory(path: str) -> bool:
     """Whether `path` is a directory, and no symlink to one. Raises CorruptContent for anything else there."""
-    if not os.path.lexists(path):
-        return False
+    with storage_errors(f"opening {path!r}"):
+        try:
+            os.lstat(path)  # not lexists, which takes "no permission" for "not there"
+        except (FileNotFoundError, NotADirectoryError):
+            return False
     if os.path.islink(path) or not os.path.isdir(path):
         raise CorruptContent(f"{path!r}: expected a directory of the store, got a symlink or file")
     return True
@@ -319,9 +325,12 @@ def _make(path: str, parts: list[str], options: StoreOptions) -> None:
     if strangers and not all(map(_is_plain_directory, parts)):  # else another process has made it just now
         if "oci-layout" in strangers:
             problem = "expected a casstore store, got a plain OCI layout; name it oci:DIR, or choose another place"
-            raise DocumentError(f"store {path!r}", problem)
-        raise DocumentError(f"store {path!r}", "expected a store or an empty directory, got other files")
+            raise AlreadyExists(f"store {path!r}: {problem}")
+        raise AlreadyExists(f"store {path!r}: expected a store or an empty directory, got other files")
     with storage_errors(f"making store {path!r}"):
+        durable.make_directories(os.path.dirname(path), options.durability)
+        with contextlib.suppress(FileExistsError):
+            durable.make_directory(path, 0o700)  # disks hold secrets; who wants to share a store says so with chmod
         for part in parts:
             durable.make_directories(part, options.durability)
 

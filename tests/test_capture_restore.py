@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from casstore import capture, spec
 from casstore.artifact import Artifact
 from casstore.content import Reader
 from casstore.contents import hash_disk, plain_bytes
+from casstore.diskmap import SnapshotMap
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists
+from casstore.errors import AlreadyExists, DocumentError
 from casstore.intake import verify_chunks
 from casstore.integrity import ALGORITHMS, hasher
 from casstore.oci import Descriptor
@@ -27,7 +29,19 @@ from casstore.restore import restore_file, restore_stream
 from casstore.spec import BLOCK, CHUNK_MIN, KIB, MIB
 from casstore.streams import BytesSource
 from casstore.verify import verify
-from tests.support.artifacts import DELTA, RAW, ZSTD, Disk, HandMade, MemoryBlobs, frame, pack_bytes
+from tests.support.artifacts import (
+    DELTA,
+    RAW,
+    ZSTD,
+    Disk,
+    HandMade,
+    MemoryBlobs,
+    frame,
+    map_blob,
+    map_body,
+    pack_bytes,
+    pack_entry,
+)
 from tests.support.disks import (
     Segment,
     allocated,
@@ -54,10 +68,10 @@ class BytesFetcher:
         return BytesSource(self._blobs.contents[descriptor.digest]).fetch(descriptor)
 
 
-def restore(artifact: Artifact, path: Path, *, disk: int = 0, workers: int = 2, force: bool = False) -> Path:
+def restore(artifact: Artifact, path: Path, *, workers: int = 2, force: bool = False) -> Path:
     restore_file(
         artifact,
-        artifact.map.disks[disk],
+        artifact.map.disks[0],
         str(path),
         force=force,
         workers=workers,
@@ -67,14 +81,14 @@ def restore(artifact: Artifact, path: Path, *, disk: int = 0, workers: int = 2, 
     return path
 
 
-def streamed(artifact: Artifact, *, disk: int = 0, workers: int = 2) -> bytes:
+def streamed(artifact: Artifact, *, workers: int = 2) -> bytes:
     out = bytearray()
-    restore_stream(artifact, artifact.map.disks[disk], out.extend, workers=workers, meter=METER)
+    restore_stream(artifact, artifact.map.disks[0], out.extend, workers=workers, meter=METER)
     return bytes(out)
 
 
-def hashed(artifact: Artifact, *, disk: int = 0, workers: int = 2) -> dict[str, str]:
-    this = artifact.map.disks[disk]
+def hashed(artifact: Artifact, *, workers: int = 2) -> dict[str, str]:
+    this = artifact.map.disks[0]
     hashers = {spelling: hasher(spelling, this.size) for spelling in ALGORITHMS}
     hash_disk(artifact, this, list(hashers.values()), workers=workers, meter=METER)
     return {spelling: each.finish() for spelling, each in hashers.items()}
@@ -158,7 +172,7 @@ def test_extents_within_a_block(tmp_path: Path) -> None:
     """Some file systems have blocks of 1 KiB: an extent may begin and end inside one of ours."""
     data = b"a" * 1024 + bytes(1024) + b"b" * 1024 + bytes(1024) + b"c" * 3000 + bytes(2 * MIB)
     pack = pack_bytes([frame(ZSTD, data[:7096])])
-    disk = Disk(len(data), extents=[(0, 1024), (1024, 1024), (1024, 3000), (MIB, 5000)], runs=[(0, 0, 0, 1)])
+    disk = Disk(len(data), extents=[(0, 1024), (1024, 1024), (1024, 3000), (MIB, 5000)], runs=[(0, 7096, 0, 0, 1)])
     made = HandMade([pack], [disk])
     artifact = Artifact.load(made.blobs, made.store())
     assert streamed(artifact) == data
@@ -284,9 +298,28 @@ def test_runs_over_many_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     packs = artifact.manifest.packs
     assert len(packs) > 3
     assert all(512 * KIB <= pack.size < 512 * KIB + MIB + 64 * KIB for pack in packs[:-1])
+    runs = artifact.map.disks[0].runs
+    for length, pack, first, count in zip(
+        runs.length.tolist(), runs.pack.tolist(), runs.first.tolist(), runs.count.tolist(), strict=True
+    ):
+        assert length == artifact.directories[pack].lengths[first : first + count].sum()
+    merged = [
+        (after_pack, after_first)
+        for gap, pack, end, after_pack, after_first in zip(
+            runs.gap[1:].tolist(),
+            runs.pack[:-1].tolist(),
+            (runs.first + runs.count)[:-1].tolist(),
+            runs.pack[1:].tolist(),
+            runs.first[1:].tolist(),
+            strict=True,
+        )
+        if gap == 0 and (after_pack, after_first) == (pack, end)
+    ]
+    assert merged == [], "runs that could be one are one"
     again, stats = capture_again(blobs, artifact, path)
     assert stats.new_chunks == 0
     assert again.manifest.packs == packs
+    assert again.digest == artifact.digest
 
 
 def test_packs_grow_with_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,22 +349,44 @@ def test_frames_hold_consecutive_chunks_up_to_a_mebibyte(tmp_path: Path) -> None
 
 
 def test_several_disks(tmp_path: Path) -> None:
-    """One map, three disks that share chunks, one of them empty."""
+    """One map, three disks that share chunks, one of them empty; with config v1 each is a snapshot of its own."""
     a, b, c = (random.Random(n).randbytes(40_000) for n in range(3))
     packs = [pack_bytes([frame(RAW, a), frame(ZSTD, b, b"x" * 5000)]), pack_bytes([frame(ZSTD, c)])]
     disks = [
-        Disk(200_000, extents=[(0, 80_000), (40_000, 45_000)], runs=[(0, 0, 0, 2), (40_000, 0, 1, 2)]),
+        Disk(
+            200_000,
+            extents=[(0, 80_000), (40_000, 45_000)],
+            runs=[(0, 80_000, 0, 0, 2), (40_000, 45_000, 0, 1, 2)],
+        ),
         Disk(0, name=b"empty.raw"),
-        Disk(90_000, extents=[(0, 90_000)], runs=[(1000, 1, 0, 1), (0, 0, 0, 1)], name=b"third.raw"),
+        Disk(
+            90_000,
+            extents=[(0, 90_000)],
+            runs=[(1000, 40_000, 1, 0, 1), (0, 40_000, 0, 0, 1)],
+            name=b"third.raw",
+        ),
     ]
     contents = [a + b + bytes(40_000) + b + b"x" * 5000 + bytes(35_000), b"", bytes(1000) + c + a + bytes(9000)]
-    made = HandMade(packs, disks)
-    artifact = Artifact.load(made.blobs, made.store())
-    for n, content in enumerate(contents):
-        assert streamed(artifact, disk=n) == content
-        assert restore(artifact, tmp_path / f"disk{n}", disk=n).read_bytes() == content
-        assert hashed(artifact, disk=n)["sha256"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
-    assert verify_chunks(artifact, known=lambda _: (), workers=2) == 4
+    blob = map_blob(map_body([pack_entry(pack) for pack in packs], disks))
+    read = SnapshotMap.parse(blob, subject="map")
+    assert [(disk.name, disk.size) for disk in read.disks] == [
+        ("disk.raw", 200_000),
+        ("empty.raw", 0),
+        ("third.raw", 90_000),
+    ]
+    together = HandMade(packs, disks, map=blob)
+    with pytest.raises(DocumentError, match=r"expected one disk 'disk\.raw'"):
+        Artifact.load(together.blobs, together.store())
+    for n, (disk, content) in enumerate(zip(disks, contents, strict=True)):
+        alone = HandMade(packs, [disk])
+        artifact = Artifact.load(alone.blobs, alone.store())
+        assert [column.tolist() for column in astuple(artifact.map.disks[0].runs)] == [
+            column.tolist() for column in astuple(read.disks[n].runs)
+        ]
+        assert streamed(artifact) == content
+        assert restore(artifact, tmp_path / f"disk{n}").read_bytes() == content
+        assert hashed(artifact)["sha256"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
+        assert verify_chunks(artifact, known=lambda _: (), workers=2) == 4
 
 
 @pytest.mark.parametrize("base_kind", [RAW, ZSTD])
@@ -344,7 +399,7 @@ def test_delta_frames(tmp_path: Path, base_kind: int, *, same_pack: bool) -> Non
     delta = frame(DELTA, changed, base=base)
     assert len(delta.stored) < 200
     packs = [pack_bytes([delta, full])] if same_pack else [pack_bytes([delta]), pack_bytes([full])]
-    made = HandMade(packs, [Disk(30_000, extents=[(0, 30_000)], runs=[(5000, 0, 0, 1)])])
+    made = HandMade(packs, [Disk(30_000, extents=[(0, 30_000)], runs=[(5000, len(changed), 0, 0, 1)])])
     artifact = Artifact.load(made.blobs, made.store())
     content = bytes(5000) + changed + bytes(5000)
     assert streamed(artifact) == content
@@ -356,15 +411,17 @@ def test_delta_frames(tmp_path: Path, base_kind: int, *, same_pack: bool) -> Non
 def test_every_plan_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks used in any order, often, from several packs, planned in windows of any size."""
     rng = random.Random(14)
-    chunks = [rng.randbytes(rng.randint(1, 9000)) for _ in range(40)]
+    chunks = [rng.randbytes(rng.randint(1, 14_000)) for _ in range(40)]
     packs = [pack_bytes([frame(ZSTD, *chunks[n : n + 5]) for n in range(start, start + 20, 5)]) for start in (0, 20)]
     runs, content = [], b""
     for _ in range(60):
         gap, pack, first = rng.choice([0, 0, 1, 7777]), rng.randrange(2), rng.randrange(20)
         count = rng.randint(1, 20 - first)
-        runs.append((gap, pack, first, count))
         at = pack * 20 + first
-        content += bytes(gap) + b"".join(chunks[at : at + count])
+        while len(plain := b"".join(chunks[at : at + count])) <= (count - 1) * BLOCK:
+            count -= 1
+        runs.append((gap, len(plain), pack, first, count))
+        content += bytes(gap) + plain
     made = HandMade(packs, [Disk(len(content), extents=[(0, len(content))], runs=runs)])
     artifact = Artifact.load(made.blobs, made.store())
     for window in (1, 3, 50, 16384):
@@ -381,7 +438,7 @@ def test_every_plan_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_by_frame_decodes_each_frame_once_per_window() -> None:
     chunks = [bytes([n]) * 5000 for n in range(1, 11)]
-    runs = [(0, 0, n, 1) for n in (9, 0, 8, 1, 7, 2, 6, 3, 5, 4)]
+    runs = [(0, 5000, 0, n, 1) for n in (9, 0, 8, 1, 7, 2, 6, 3, 5, 4)]
     made = HandMade([pack_bytes([frame(ZSTD, *chunks[:5]), frame(ZSTD, *chunks[5:])])], [Disk(50_000, [], runs)])
     artifact = Artifact.load(made.blobs, made.store())
     disk = artifact.map.disks[0]

@@ -19,7 +19,18 @@ from casstore.errors import CasstoreError, CorruptContent, StoreLocked
 from casstore.names import SnapshotName
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.storedir import StoreOptions
-from tests.support.artifacts import DELTA, ZSTD, Disk, HandMade, MemoryBlobs, frame, pack_bytes, read_directory
+from tests.support.artifacts import (
+    DELTA,
+    ZSTD,
+    Disk,
+    HandMade,
+    MemoryBlobs,
+    directory_length,
+    frame,
+    pack_bytes,
+    read_directory,
+    stamp,
+)
 from tests.support.stores import (
     FAST,
     blob_path,
@@ -123,9 +134,11 @@ def chunk_of(piece: int) -> bytes:
     return disk_bytes(piece)[:40960]
 
 
-def hand_made(walk: Walk, name: SnapshotName, packs: list[bytes], *runs: tuple[int, int, int, int]) -> None:
-    size = 40960 * len(runs)
-    root = HandMade(packs, [Disk(size, [(0, size)], runs)], blobs=walk.blobs).store()
+def hand_made(walk: Walk, name: SnapshotName, packs: list[bytes], *runs: tuple[int, int, int]) -> None:
+    """An artifact whose runs are (pack, first chunk, chunks), of 40 KiB each chunk, without gaps."""
+    placed = [(0, 40960 * count, pack, first, count) for pack, first, count in runs]
+    size = sum(length for _, length, *_ in placed)
+    root = HandMade(packs, [Disk(size, [(0, size)], placed)], blobs=walk.blobs).store()
     walk.add(name, ArtifactManifest.parse(walk.blobs.contents[root.digest], subject="hand-made"))
 
 
@@ -137,8 +150,8 @@ def test_a_delta_is_forgotten_with_the_last_artifact_that_has_its_base(order: tu
     shared = pack_bytes([frame(ZSTD, full), frame(DELTA, changed, base=base)])
     with_base = pack_bytes([frame(ZSTD, base)])
     makers = {
-        A: lambda: hand_made(walk, A, [shared, with_base], (0, 0, 0, 1), (0, 0, 1, 1)),
-        B: lambda: hand_made(walk, B, [shared], (0, 0, 0, 1)),
+        A: lambda: hand_made(walk, A, [shared, with_base], (0, 0, 2)),
+        B: lambda: hand_made(walk, B, [shared], (0, 0, 1)),
     }
     ids = [ChunkId(blake3(chunk).digest()) for chunk in (full, changed, base)]
     with closing(Catalog(None)) as catalog:
@@ -171,7 +184,9 @@ def test_a_pack_that_another_artifact_lists_as_a_plain_file_stays_a_pack(tmp_pat
     )
     _, other = walk.blobs.create(write_disk(tmp_path / "disk", 7))
     walk.add(A, ArtifactManifest.build(config=other.config, layers=[*other.layers, odd], annotations={}))
-    chunk = read_directory(walk.blobs.contents[pack.digest]).chunk_id(0)
+    data = walk.blobs.contents[pack.digest]
+    pack_directory = data[-directory_length(data) :]
+    chunk = read_directory(data).chunk_id(0)
     with closing(Catalog(None)) as catalog:
         both = dict(walk.refs)
         del walk.refs[C]
@@ -181,7 +196,7 @@ def test_a_pack_that_another_artifact_lists_as_a_plain_file_stays_a_pack(tmp_pat
         walk.sync(catalog)
         assert catalog.dump() == walk.rebuilt()
         [place] = catalog.lookup([chunk])[chunk]
-        assert len(place.pack.directory) == 32
+        assert place.pack.directory == stamp(pack_directory)
         assert 0 in catalog.chunks_of(pack.digest)
         del walk.refs[C]
         walk.sync(catalog)
@@ -234,7 +249,7 @@ def test_a_catalog_deleted_while_it_is_open_is_made_anew(store: Store, tmp_path:
     assert catalog_file(store).exists()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "first page", "later pages", "zeros"])
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "first page", "schema", "later pages", "zeros"])
 @pytest.mark.parametrize("while_open", [False, True])
 def test_a_damaged_catalog_is_made_anew(tmp_path: Path, damage: str, while_open: bool) -> None:
     root = tmp_path / "store"
@@ -254,6 +269,8 @@ def test_a_damaged_catalog_is_made_anew(tmp_path: Path, damage: str, while_open:
             del data[len(data) // 2 :]
         case "first page":
             data[100:4096] = b"\xff" * 3996
+        case "schema":
+            data[2900:4096] = b"\xa5" * 1196  # SQLite quotes it in its error, which is no UTF-8 then
         case "later pages":
             data[4096:] = b"\xff" * (len(data) - 4096)
         case "zeros":
@@ -287,7 +304,10 @@ def test_a_damaged_row_is_noticed(store: Store, tmp_path: Path, change: str) -> 
         "UPDATE chunks SET chunk = 1000000",
         "UPDATE chunks SET id = (SELECT max(id) FROM chunks) WHERE chunk = 0",
         "UPDATE chunks SET pack = (SELECT max(pack) FROM chunks)",
-        "UPDATE blobs SET directory = zeroblob(32)",
+        "UPDATE blobs SET directory = zeroblob(36)",
+        "UPDATE blobs SET directory = zeroblob(0)",
+        "UPDATE blobs SET directory = substr(directory, 1, 32)",
+        "UPDATE blobs SET directory = CAST(substr(directory, 1, 32) || x'ffffffff' AS BLOB)",
         "UPDATE blobs SET size = size + 1",
     ],
 )

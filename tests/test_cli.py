@@ -15,6 +15,9 @@ from tests.support.command import Casstore
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+PIN = "sha256:" + "ab" * 32
+
+
 @pytest.fixture
 def casstore(tmp_path: Path) -> Casstore:
     return Casstore(tmp_path)
@@ -54,13 +57,13 @@ def test_create_quietly_writes_the_digest_only(casstore: Casstore, disk: Path) -
 
 def test_create_describes_the_snapshot(casstore: Casstore, disk: Path, edited: Path) -> None:
     created = casstore.json(
-        *("create", "base", "--disk", disk, "--label", "a=1", "--label", "b=x=y", "--image", "alpine@sha256:ab"),
+        *("create", "base", "--disk", disk, "--label", "a=1", "--label", "b=x=y", "--image", f"alpine@{PIN}"),
         *("--source-sandbox", "box", "--integrity"),
     )
     casstore("create", "child", "--disk", edited, "--parent", "base")
     seen = casstore.json("inspect", "base")
     assert seen["labels"] == {"a": "1", "b": "x=y"}
-    assert (seen["image_ref"], seen["image_manifest_digest"]) == ("alpine", "sha256:ab")
+    assert (seen["image_ref"], seen["image_manifest_digest"]) == ("alpine", PIN)
     assert seen["source_sandbox"] == "box"
     assert seen["integrity"]["algorithm"] == "sha256"
     assert (seen["digest"], seen["id"], seen["children"]) == (created["digest"], created["id"], 1)
@@ -126,7 +129,7 @@ def test_list_is_a_table(casstore: Casstore, disk: Path, edited: Path) -> None:
     casstore("create", "base", "--disk", disk)
     casstore("create", "edited", "--disk", edited)
     head, first, second = casstore("ls").lines
-    assert head.split() == ["NAME", "IMAGE", "SIZE", "UNIQUE", "CREATED", "DIGEST"]
+    assert head.split() == ["NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED", "DIGEST"]
     assert first.startswith("edited    scratch    64.0 MiB    ")
     assert second.startswith("base      scratch    64.0 MiB    ")
     assert re.search(r"\d\d\d\d-\d\d-\d\d \d\d:\d\d:\d\d    sha256:[0-9a-f]{12}$", first)

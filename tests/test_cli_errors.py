@@ -150,7 +150,7 @@ def test_debug_shows_where_an_expected_error_came_from(casstore: Casstore) -> No
 
 
 def test_text_from_elsewhere_is_escaped_for_people_and_raw_in_json(casstore: Casstore, disk: Path) -> None:
-    image = f"image{HOSTILE}@sha256:1"
+    image = f"image{HOSTILE}@sha256:{64 * '1'}"
     casstore("create", "base", "--disk", disk, "--label", f"k{HOSTILE}=v{HOSTILE}", "--image", image)
     shown = casstore("inspect", "base").stdout + casstore("list").stdout
     assert not set(shown) & set(HOSTILE) - set("[31m]52;c;eA")

@@ -24,6 +24,7 @@ from tests.support.stores import (
     capture,
     content,
     disk_bytes,
+    index_refs,
     leftovers,
     link_refs,
     names,
@@ -132,6 +133,7 @@ def test_every_process_was_told_the_truth(tmp_path: Path, seconds: int) -> None:
     assert len(stolen) == len(set(stolen))
     assert {name for name in refs if name.startswith("victim-")} == {f"victim-{n}" for n in range(40)} - set(stolen)
 
+    assert index_refs(root) == refs  # as the last of them left it: opening the store would mend it
     require_sound(root)
     with Store.open(root, options=FAST) as store:
         store.gc()

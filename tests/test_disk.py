@@ -14,11 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from casstore import disk
+from casstore import disk, scan
 from casstore.artifact import Artifact
 from casstore.capture import CaptureOptions
 from casstore.create import Created, Description, build
@@ -29,7 +33,7 @@ from casstore.restore import restore_stream
 from casstore.scan import Scan
 from casstore.spec import BLOCK, KIB, MIB
 from tests.support.artifacts import MemoryBlobs
-from tests.support.disks import extents, loop_mounted, random_sparse_file, tmpfs
+from tests.support.disks import extents, loop_mounted, make_ext4, overlay, random_sparse_file, tmpfs
 
 METER = Meter(silent, "test", None)
 
@@ -46,10 +50,10 @@ def content(blobs: MemoryBlobs, made: Created) -> bytes:
 
 def scanned(source: DiskSource) -> tuple[list[tuple[int, int]], int]:
     """Read a whole disk; its extents and size."""
-    scan = Scan(source, METER)
-    for _ in scan.windows():
+    it = Scan(source, METER)
+    for _ in it.windows():
         pass
-    return scan.extents, scan.size
+    return it.extents, it.size
 
 
 @pytest.fixture
@@ -438,6 +442,125 @@ def test_preallocated_space_is_a_hole(tmp_path: Path, *, read_before: bool) -> N
     assert content(blobs, made) == path.read_bytes()
     extents_found = Artifact.load(blobs, made.root).map.disks[0].extents.tolist()
     assert extents_found == [[0, BLOCK], [2 * MIB, BLOCK]]
+
+
+@pytest.mark.needs("loop", "mke2fs", "fallocate")
+@pytest.mark.parametrize("layer", ["lower", "upper"])
+def test_holes_of_an_overlay_are_those_below(tmp_path: Path, layer: str) -> None:
+    """Containers keep their files in one: without its word on holes every byte of a sparse disk would be read."""
+    (tmp_path / "empty").mkdir()
+    make_ext4(tmp_path / "image", 32 * MIB, tmp_path / "empty")
+    with loop_mounted(tmp_path / "image") as root:
+        below, captured = root / layer / "disk", []
+        below.parent.mkdir()
+        random_sparse_file(below, seed=9, size=4 * MIB)
+        subprocess.run(["fallocate", "-o", str(5 * MIB), "-l", str(MIB), str(below)], check=True)
+        os.sync()
+        with overlay(root) as merged:
+            path = merged / "disk"
+            path.read_bytes()  # from now on SEEK_DATA takes the preallocated space for data
+            for each in (below, path):
+                blobs = MemoryBlobs()
+                with DiskSource.open(each) as source:
+                    assert source.holes_are_known()
+                    assert [start for start, _ in source.unwritten()] == [5 * MIB]
+                    made = capture(source, blobs)
+                assert content(blobs, made) == path.read_bytes()
+                captured.append(made.root)
+            disk_map = Artifact.load(blobs, made.root).map.disks[0]
+            assert disk_map.extents.tolist() == [list(extent) for extent in extents(below) if extent[0] < 5 * MIB]
+            assert disk_map.allocated < 4 * MIB
+    assert captured[0] == captured[1]
+
+
+@pytest.mark.needs("loop")
+@pytest.mark.parametrize("layer", ["lower", "upper"])
+def test_row_40_change_of_a_file_on_an_overlay_is_noticed(tmp_path: Path, layer: str) -> None:
+    """The first write to a file of the lower layer makes it another file below, in the upper one."""
+    with tmpfs(tmp_path) as root:
+        (root / layer).mkdir()
+        random_sparse_file(root / layer / "disk", seed=9, size=MIB)
+        with overlay(root) as merged, DiskSource.open(merged / "disk") as source:
+            scanned(source)
+            overwrite(merged / "disk")
+            with pytest.raises(SourceError, match="content or attributes changed"):
+                source.check_unchanged()
+
+
+class Fragmented(DiskSource):
+    """A disk in memory, of which is told what is data and what was preallocated."""
+
+    def __init__(self, content: bytes, data: list[disk.Extent], preallocated: list[disk.Extent]) -> None:
+        fd = os.memfd_create("disk")
+        os.truncate(fd, len(content))
+        os.pwrite(fd, content, 0)
+        super().__init__(fd, "disk", len(content), seekable=True)
+        self._data, self._preallocated = data, preallocated
+
+    def holes_are_known(self) -> bool:
+        return True
+
+    def extents(self) -> Iterator[disk.Extent]:
+        return iter(self._data)
+
+    def unwritten(self) -> list[disk.Extent]:
+        return self._preallocated
+
+
+@pytest.mark.parametrize("step", [8 * KIB, 64 * KIB])
+def test_many_preallocated_ranges_do_not_cost_their_square(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """A window is compared with the ranges in it, not with all of the disk. In the second case each has a window."""
+    count, steps = 2000, 0
+    ranges = [(n * step, BLOCK) for n in range(count)]
+    written = [(n * step, BLOCK) for n in range(0, count, 3)]
+    content = bytearray(count * step)
+    for offset, length in written:
+        content[offset : offset + length] = b"x" * length
+    real = scan.intersect
+
+    def intersect(some: list[disk.Extent], others: list[disk.Extent]) -> list[disk.Extent]:
+        nonlocal steps
+        steps += len(some) + len(others)
+        return real(some, others)
+
+    monkeypatch.setattr(scan, "intersect", intersect)
+    with Fragmented(bytes(content), ranges, ranges) as source:
+        assert scanned(source) == (written, count * step)
+    assert 5 * count < steps < 10 * count
+
+
+@given(
+    data=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 60)), max_size=6),
+    preallocated=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 40)), max_size=12),
+    zeros=st.sets(st.integers(0, 80)),
+)
+def test_preallocated_ranges_anywhere(
+    data: list[tuple[int, int]], preallocated: list[tuple[int, int]], zeros: set[int]
+) -> None:
+    """Against a slow and plain way to say it, sector by sector, with windows that cut every range."""
+    sector = 512
+
+    def placed(gaps: list[tuple[int, int]]) -> list[disk.Extent]:
+        ends = list(accumulate(gap + length for gap, length in gaps))
+        return [(end - length, length) for end, (_, length) in zip(ends, gaps, strict=True)]
+
+    found, doubtful = placed(data), placed(preallocated)
+    size = sum(found[-1]) if found else 0
+    content = bytearray(b"x" * (size * sector))
+    for n in zeros:
+        content[n * BLOCK : (n + 1) * BLOCK] = bytes(len(content[n * BLOCK : (n + 1) * BLOCK]))
+    in_data = {n for start, length in found for n in range(start, start + length)}
+    for n in range(size):
+        if n not in in_data:
+            content[n * sector : (n + 1) * sector] = bytes(sector)
+    in_doubt = {n for start, length in doubtful for n in range(start, start + length)}
+    blocks = {n for n in range(size) if any(content[n * sector // BLOCK * BLOCK : (n * sector // BLOCK + 1) * BLOCK])}
+    wanted = in_data - (in_doubt - blocks)
+    extents = [[(start * sector, length * sector) for start, length in each] for each in (found, doubtful)]
+    with mock.patch.object(scan, "WINDOW", 3 * BLOCK), Fragmented(bytes(content), *extents) as source:
+        got, _ = scanned(source)
+    assert [n for start, length in got for n in range(start // sector, (start + length) // sector)] == sorted(wanted)
+    assert got == scan.merge(got)
 
 
 @pytest.mark.needs("loop", "mke2fs")

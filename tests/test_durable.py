@@ -371,6 +371,40 @@ def test_make_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert calls.made == ["sync directory"] * 3
 
 
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [(0, 0o755), (0o022, 0o755), (0o027, 0o750), (0o077, 0o700), (0o777, 0o700), (0o700, 0o755), (0o205, 0o750)],
+)
+def test_row_37_umask_of_directories(tmp_path: Path, mask: int, expected: int) -> None:
+    """Who wants a private store gets one, and its owner can always use it, also where the umask says no."""
+    with umask(mask):
+        durable.make_directory(str(tmp_path / "one"))
+        durable.make_directories(str(tmp_path / "a" / "b" / "c"), Durability.NONE)
+        durable.make_directory(str(tmp_path / "private"), 0o700)
+        assert os.umask(mask) == mask
+    assert [mode(tmp_path / name) for name in ("one", "a", "a/b", "a/b/c")] == [expected] * 4
+    assert mode(tmp_path / "private") == 0o700
+
+
+def test_directory_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o500)
+    with umask(0o077):
+        durable.make_directories(str(tmp_path / "a"))
+        with pytest.raises(FileExistsError):
+            durable.make_directory(str(tmp_path / "a"))
+    assert mode(tmp_path / "a") == 0o500
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o777])
+def test_directory_keeps_the_group_of_its_parent(tmp_path: Path, mask: int) -> None:
+    """A folder with the set-group-ID bit is how people share one; chmod(2) with a plain mode would clear it."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o2775)
+    with umask(mask):
+        durable.make_directory(str(tmp_path / "shared" / "one"))
+    assert mode(tmp_path / "shared" / "one") == (0o2755 if mask == 0o022 else 0o2700)
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 

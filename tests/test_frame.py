@@ -194,12 +194,12 @@ def test_nothing_is_allocated_from_a_claim() -> None:
 import resource, struct, zstandard
 from casstore.errors import CorruptContent
 from casstore.frame import FrameKind, decode
-from casstore.spec import MAX_MAP
+from casstore.spec import MAX_MAP, READ_FRAME_PLAIN
 from tests.test_frame import ATTACKS, header, rle_block
 have = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (have + (256 << 20),) * 2)
 for name, (stored, length) in ATTACKS.items():
-    for limit in (8 << 20, MAX_MAP):
+    for limit in (READ_FRAME_PLAIN, MAX_MAP):
         try:
             decode(FrameKind.ZSTD, stored, length, base=None, subject=name, limit=limit)
         except CorruptContent:
@@ -216,9 +216,9 @@ for size in (2**32, 2**40, 2**62):
 
 
 def test_too_long_is_refused_before_it_is_looked_at() -> None:
-    with pytest.raises(CorruptContent, match="1 to 8388608 plain bytes"):
+    with pytest.raises(CorruptContent, match="1 to 4194304 plain bytes"):
         plain(ZSTD, b"", READ_FRAME_PLAIN + 1)
-    with pytest.raises(CorruptContent, match="1 to 8388608 plain bytes"):
+    with pytest.raises(CorruptContent, match="1 to 4194304 plain bytes"):
         plain(RAW, b"", READ_FRAME_PLAIN + 1)
 
 

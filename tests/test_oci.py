@@ -163,6 +163,16 @@ def test_too_many_layers() -> None:
         ArtifactManifest.parse(raw, subject="m")
 
 
+def test_every_manifest_that_is_written_can_be_read() -> None:
+    """4 MiB is the only bound on how many packs a snapshot may have."""
+    layers = [Descriptor.of(b"map", spec.MEDIA_MAP)]
+    layers += [Descriptor(media_type=spec.MEDIA_PACK, digest=Digest(f"{n:064x}"), size=2**25) for n in range(28_000)]
+    built = ArtifactManifest.build(config=manifest().config, layers=layers, annotations={})
+    assert spec.MAX_MANIFEST - 100_000 < len(built.raw) < spec.MAX_MANIFEST
+    assert ArtifactManifest.parse(built.raw, subject="m").packs == tuple(layers[1:])
+    assert len(layers) - 1 < spec.MAX_PACKS
+
+
 @pytest.mark.parametrize("item", [0, {}, []], ids=["number", "object", "list"])
 def test_a_million_wrong_layers_take_seconds(item: object) -> None:
     raw = json.dumps({**document(), "layers": [item] * 1_000_000}, separators=(",", ":")).encode()

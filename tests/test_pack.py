@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from casstore.digest import ChunkId
 from casstore.errors import CorruptContent, DocumentError, UnsupportedVersion
 from casstore.frame import FrameKind, decode, encode, encode_delta
-from casstore.pack import FOOTER_SIZE, PackDirectory, PackWriter, directory_length
+from casstore.pack import FOOTER_SIZE, PackDirectory, PackWriter
 from casstore.spec import MIB, READ_DIRECTORY, READ_FRAME_PLAIN
 from tests.support.artifacts import DELTA, RAW, ZSTD, Frame, directory_bytes, frame, pack_bytes, read_directory
 
@@ -59,7 +59,7 @@ def test_golden_pack_of_raw_frame() -> None:
         b"\x01\x00\x00\x00" b"\x01\x00\x00\x00" b"\x00\x00\x00\x00" b"\x00\x00\x00\x00" b"CASPACK1"
     )  # fmt: skip
     assert bytes(sink.data) == expected
-    assert directory.digest == blake3(expected[13:]).digest()
+    assert directory.stamp == blake3(expected[13:]).digest() + b"\x48\x00\x00\x00"
     assert directory.size == len(expected) == 85
 
 
@@ -85,7 +85,8 @@ def test_golden_pack_of_every_kind() -> None:
     assert bytes(sink.data) == expected
     assert directory.size == len(expected)
     read = read_directory(expected)
-    assert read.digest == directory.digest == blake3(expected[8 + len(A + stored + delta) :]).digest()
+    encoded = expected[8 + len(A + stored + delta) :]
+    assert read.stamp == directory.stamp == blake3(encoded).digest() + struct.pack("<I", 3 * 12 + 4 * 36 + 32 + 24)
     assert read.kinds.tolist() == [0, 1, 2]
     assert read.frame_offsets().tolist() == [8, 8 + len(A), 8 + len(A) + len(stored)]
     assert read.stored.tolist() == [len(A), len(stored), len(delta)]
@@ -102,6 +103,7 @@ def test_empty_pack() -> None:
     assert bytes(sink.data) == b"CASPACK1" + struct.pack("<IIII8s", 0, 0, 0, 0, b"CASPACK1")
     read = read_directory(bytes(sink.data))
     assert len(read) == 0
+    assert read.stamp == blake3(sink.data[8:]).digest() + b"\x18\x00\x00\x00"
     assert read.plain_lengths().tolist() == read.frame_offsets().tolist() == read.chunk_frames().tolist() == []
 
 
@@ -187,9 +189,9 @@ def test_anything_more_is_refused() -> None:
             read_whole(PACK[:8] + more + PACK[8:])
 
 
-def test_every_flipped_bit_of_the_directory_changes_its_digest_or_is_refused() -> None:
-    """The map states the directory's digest, so a flip that still parses is noticed as well."""
-    good = read_directory(PACK).digest
+def test_every_flipped_bit_of_the_directory_changes_its_stamp_or_is_refused() -> None:
+    """The map states the directory's stamp, so a flip that still parses is noticed as well."""
+    good = read_directory(PACK).stamp
     parsed = 0
     for bit in range(8 * len(DIRECTORY)):
         flipped = bytearray(PACK)
@@ -199,7 +201,8 @@ def test_every_flipped_bit_of_the_directory_changes_its_digest_or_is_refused() -
         except CorruptContent:
             continue
         parsed += 1
-        assert read.digest != good
+        assert read.stamp[:32] != good[:32]
+        assert read.stamp[32:] == good[32:]
     ids = 32 * 8 * 5  # every bit of the four chunks' digests and the base's
     assert ids <= parsed < ids + 8 * 4 * 4 + 8 * 12 * 3
 
@@ -209,7 +212,7 @@ def test_row_56_counts_that_do_not_fit() -> None:
         with pytest.raises(DocumentError, match="fits its pack"):
             parse(directory_bytes(FRAMES, counts=counts), STORED)
         with pytest.raises(DocumentError, match="fits its pack"):
-            directory_length(directory_bytes([], counts=counts)[-FOOTER_SIZE:], 2**31, subject="pack x")
+            PackDirectory.parse(directory_bytes([], counts=counts), 2**31, subject="pack x")
     for counts in [(4, 4, 1), (3, 4, 0), (3, 3, 1), (2, 4, 1), (0, 0, 0), (0, 4, 1), (2, 3, 1), (0, 0, 1)]:
         with pytest.raises(DocumentError):
             parse(directory_bytes(FRAMES, counts=counts), STORED)
@@ -221,8 +224,9 @@ def test_hostile_counts_fail_fast() -> None:
     tracemalloc.start()
     started = time.monotonic()
     with pytest.raises(DocumentError, match="fits its pack"):
-        directory_length(footer, 2**32, subject="pack x")
-    with pytest.raises(DocumentError):
+        PackDirectory.parse(footer, 2**32, subject="pack x")
+    footer = struct.pack("<IIII8s", 2**20, 2**20, 0, 0, b"CASPACK1")
+    with pytest.raises(DocumentError, match="expected a directory of 50331672 bytes, got 24"):
         PackDirectory.parse(footer, 2**32, subject="pack x")
     assert tracemalloc.get_traced_memory()[1] < MIB
     tracemalloc.stop()
@@ -232,21 +236,33 @@ def test_hostile_counts_fail_fast() -> None:
 def test_directory_past_the_limit() -> None:
     entries = (READ_DIRECTORY - FOOTER_SIZE) // 12
     good = struct.pack("<IIII8s", entries, 0, 0, 0, b"CASPACK1")
-    assert directory_length(good, 2**32, subject="pack x") <= READ_DIRECTORY
+    assert 12 * entries + FOOTER_SIZE <= READ_DIRECTORY < 12 * (entries + 1) + FOOTER_SIZE
+    with pytest.raises(DocumentError, match=f"expected a directory of {12 * entries + FOOTER_SIZE} bytes, got 24"):
+        PackDirectory.parse(good, 2**32, subject="pack x")  # the limit lets it through to the next check
     with pytest.raises(DocumentError, match="fits its pack"):
-        directory_length(struct.pack("<IIII8s", entries + 1, 0, 0, 0, b"CASPACK1"), 2**32, subject="pack x")
+        PackDirectory.parse(struct.pack("<IIII8s", entries + 1, 0, 0, 0, b"CASPACK1"), 2**32, subject="pack x")
 
 
 @pytest.mark.parametrize("size", [0, 7, FOOTER_SIZE, 31])
 def test_pack_shorter_than_the_shortest(size: int) -> None:
     with pytest.raises(DocumentError, match="at least 32 bytes"):
-        directory_length(directory_bytes([]), size, subject="pack x")
+        PackDirectory.parse(directory_bytes([]), size, subject="pack x")
 
 
-@pytest.mark.parametrize("footer", [b"", bytes(23), bytes(25)])
-def test_footer_of_another_length(footer: bytes) -> None:
+@pytest.mark.parametrize("more", [-24, -1, 1, 12])
+def test_directory_of_another_length(more: int) -> None:
+    """What is handed over must be the directory and nothing else, however right its footer is."""
+    encoded = (b"\0" * 12 + directory_bytes([]))[12 - more :] if more > 0 else directory_bytes([])[-more:]
     with pytest.raises(DocumentError):
-        directory_length(footer, 100, subject="pack x")
+        PackDirectory.parse(encoded, 100, subject="pack x")
+
+
+@pytest.mark.parametrize("cut", [1, 12, 36, 32 * 4])
+def test_directory_cut_off_at_its_front(cut: int) -> None:
+    with pytest.raises(DocumentError, match=f"expected a directory of {len(DIRECTORY)} bytes"):
+        PackDirectory.parse(DIRECTORY[cut:], len(PACK), subject="pack x")
+    with pytest.raises(DocumentError, match=f"expected a directory of {len(DIRECTORY)} bytes"):
+        PackDirectory.parse(PACK[-len(DIRECTORY) - cut :], len(PACK), subject="pack x")
 
 
 def test_newer_versions_are_named_as_such() -> None:

@@ -26,7 +26,9 @@ from casstore.errors import (
 )
 from casstore.layout import LayoutTarget
 from casstore.memory import MemoryTarget
+from casstore.names import parse_name
 from casstore.oci import ArtifactManifest, Descriptor
+from casstore.progress import ProgressEvent
 from casstore.reference import RegistryReference
 from casstore.streams import BytesSource, fetch_all
 from casstore.transfer import TransferOptions
@@ -178,14 +180,12 @@ def test_progress_ends_at_all_bytes(store: Store, other: Store, tmp_path: Path) 
     made = capture(store, tmp_path, "one", 1, 2)
     store.push("one", f"oci:{tmp_path}/layout")
     wanted = made.stored_bytes - made.root.size
-    seen: list[Step] = []
-    for act in (
-        lambda: store.push("one", f"oci:{tmp_path}/layout2", progress=seen.append),
-        lambda: store.push("one", f"oci:{tmp_path}/layout2", progress=seen.append),
-        lambda: other.pull(f"oci:{tmp_path}/layout:one", progress=seen.append),
-    ):
-        seen.clear()
-        act()
+    for n in range(3):
+        seen: list[ProgressEvent] = []
+        if n < 2:
+            store.push("one", f"oci:{tmp_path}/layout2", progress=seen.append)
+        else:
+            other.pull(f"oci:{tmp_path}/layout:one", progress=seen.append)
         assert max(step.done for step in seen) == wanted
         assert {step.total for step in seen} == {wanted}
 
@@ -431,6 +431,7 @@ def test_a_damaged_source_gives_no_name(store: Store, other: Store, tmp_path: Pa
 # --- hostile artifacts ------------------------------------------------------------------------------------------------
 
 PIECE = 40960
+ONE_RUN = [(0, PIECE, 0, 0, 1)]
 GOOD, OTHER, BASE = (disk_bytes(n)[:PIECE] for n in (1, 2, 3))
 
 
@@ -442,33 +443,33 @@ def lie(made: Frame, claimed: bytes) -> Frame:
 
 HOSTILE: dict[str, HandMade] = {
     "a used chunk is another": HandMade(
-        [pack_bytes([lie(frame(RAW, OTHER), GOOD)])], [Disk(PIECE, [(0, PIECE)], [(0, 0, 0, 1)])]
+        [pack_bytes([lie(frame(RAW, OTHER), GOOD)])], [Disk(PIECE, [(0, PIECE)], ONE_RUN)]
     ),
     "an unused chunk is another": HandMade(
-        [pack_bytes([frame(RAW, GOOD), lie(frame(RAW, OTHER), BASE)])], [Disk(PIECE, [(0, PIECE)], [(0, 0, 0, 1)])]
+        [pack_bytes([frame(RAW, GOOD), lie(frame(RAW, OTHER), BASE)])], [Disk(PIECE, [(0, PIECE)], ONE_RUN)]
     ),
     "an unused chunk does not decode": HandMade(
         [pack_bytes([frame(ZSTD, GOOD), Frame(ZSTD, b"x" * 50, frame(ZSTD, OTHER).chunks)])],
-        [Disk(PIECE, [(0, PIECE)], [(0, 0, 0, 1)])],
+        [Disk(PIECE, [(0, PIECE)], ONE_RUN)],
     ),
     "an unused delta is of another base": HandMade(
         [pack_bytes([frame(ZSTD, GOOD), frame(ZSTD, OTHER), lie(frame(DELTA, BASE, base=OTHER), GOOD[::-1])])],
-        [Disk(PIECE, [(0, PIECE)], [(0, 0, 0, 1)])],
+        [Disk(PIECE, [(0, PIECE)], ONE_RUN)],
     ),
     "the base of a used delta is missing": HandMade(
-        [pack_bytes([frame(DELTA, OTHER, base=BASE)])], [Disk(PIECE, [(0, PIECE)], [(0, 0, 0, 1)])]
+        [pack_bytes([frame(DELTA, OTHER, base=BASE)])], [Disk(PIECE, [(0, PIECE)], ONE_RUN)]
     ),
     "bytes outside of the extents": HandMade(
-        [pack_bytes([frame(RAW, GOOD)])], [Disk(PIECE, [(0, PIECE // 2)], [(0, 0, 0, 1)])]
+        [pack_bytes([frame(RAW, GOOD)])], [Disk(PIECE, [(0, PIECE // 2)], ONE_RUN)]
     ),
     "a run past the end": HandMade(
-        [pack_bytes([frame(RAW, GOOD)])], [Disk(2 * PIECE, [(0, 2 * PIECE)], [(0, 0, 0, 2)])]
+        [pack_bytes([frame(RAW, GOOD)])], [Disk(2 * PIECE, [(0, 2 * PIECE)], [(0, 2 * PIECE, 0, 0, 2)])]
     ),
     "another size": HandMade(
-        [pack_bytes([frame(RAW, GOOD)])], [Disk(PIECE, [(0, PIECE)], [(0, 0, 0, 1)])], config_size=PIECE + 1
+        [pack_bytes([frame(RAW, GOOD)])], [Disk(PIECE, [(0, PIECE)], ONE_RUN)], config_size=PIECE + 1
     ),
     "a disk that would overwrite its manifest": HandMade(
-        [pack_bytes([frame(RAW, GOOD)])], [Disk(PIECE, [(0, PIECE)], [(0, 0, 0, 1)], name=b"manifest.json")]
+        [pack_bytes([frame(RAW, GOOD)])], [Disk(PIECE, [(0, PIECE)], ONE_RUN, name=b"manifest.json")]
     ),
 }  # fmt: skip
 
@@ -503,7 +504,7 @@ def test_a_right_artifact_made_by_hand_is_taken(store: Store) -> None:
     """So that the cases above fail for their own reason."""
     made = HandMade(
         [pack_bytes([frame(ZSTD, BASE), frame(DELTA, OTHER, base=BASE), frame(RAW, GOOD)])],
-        [Disk(4 * PIECE, [(0, 2 * PIECE), (PIECE, PIECE)], [(0, 0, 1, 2), (PIECE, 0, 0, 1)])],
+        [Disk(4 * PIECE, [(0, 2 * PIECE), (PIECE, PIECE)], [(0, 2 * PIECE, 0, 1, 2), (PIECE, PIECE, 0, 0, 1)])],
     )
     memory, root = into_memory(made)
     assert store.pull(f"{REGISTRY}:bad", options=through(memory)).digest == root.digest
@@ -585,6 +586,24 @@ def test_a_tag_wants_every_blob_that_the_manifest_names(store: Store, other: Sto
     assert blobs(Path(other.path)) == reachable(Path(other.path))
 
 
+@pytest.mark.parametrize("damage", ["gone", "shorter"])
+def test_what_is_relied_on_must_still_be_there_at_the_commit(store: Store, tmp_path: Path, damage: str) -> None:
+    """Another tool's gc knows no leases."""
+    made, _ = prepared(store, tmp_path)
+    pack = blob_path(Path(store.path), made.artifact_manifest.packs[0].digest)
+    with store.transaction() as change:
+        assert change.exists(made.artifact_manifest.packs[0])
+        root = change.add(made.artifact_manifest.raw + b" ", spec.MEDIA_MANIFEST)
+        if damage == "gone":
+            pack.unlink()
+        else:
+            pack.chmod(0o644)
+            os.truncate(pack, 10)
+        with pytest.raises((NotFound, CorruptContent), match=pack.name):
+            change.commit(parse_name("two"), root)
+    assert names(store) == ["one"]
+
+
 def test_a_push_of_wrong_bytes_stages_nothing(other: Store) -> None:
     descriptor = Descriptor.of(b"right", "x")
 
@@ -593,5 +612,6 @@ def test_a_push_of_wrong_bytes_stages_nothing(other: Store) -> None:
             return BytesSource(b"wrong").fetch(Descriptor.of(b"wrong", "x"))
 
     with other.transaction() as change:
-        change.push(descriptor, Lying())
-        assert not change.exists(descriptor)  # staged under what it is, not under what it was said to be
+        with pytest.raises(DigestMismatch):
+            change.push(descriptor, Lying())
+        assert not change.exists(descriptor)

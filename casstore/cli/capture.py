@@ -85,7 +85,8 @@ def create(
     """Keep a disk, and store what is new of it.
 
     NAME goes into the store. A PATH has a "/" in it, or starts with "." or "~": it becomes a directory with this one
-    snapshot, an OCI layout. A disk FILE with "=" in its name is written ./FILE. Writes the digest, then the path.
+    snapshot, an OCI layout with the tag `latest`, which `casstore pull oci:PATH:latest` reads. A disk FILE with "=" in
+    its name is written ./FILE. Writes the digest, then the path.
     """
     from casstore.capture import CaptureOptions
     from casstore.config import SnapshotConfig
@@ -150,12 +151,13 @@ def _parse_destination(text: str) -> SnapshotDestination:
 
 
 def _parse_image(text: str) -> ImageRef:
+    from casstore.digest import Digest
     from casstore.manifest import ImageRef
 
     ref, at, digest = text.rpartition("@")
     if not (ref and at and digest):
         raise click.UsageError(f"invalid --image {text!r}: expected REF@DIGEST")
-    return ImageRef(ref=ref, manifest_digest=digest)
+    return ImageRef(ref=ref, manifest_digest=str(Digest.parse(digest, subject="--image")))
 
 
 def _allocated(source: DiskInput) -> int | None:
@@ -176,7 +178,7 @@ def _tell_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
         session.emit(render.printable(snapshot.path))
     if cost is not None:
         stats = cost.stats
-        ratio = f" ({stats.allocated / cost.added:.1f} : 1)" if cost.added else ""
+        ratio = f" ({stats.new_plain / cost.added:.1f} : 1)" if stats.new_plain > cost.added else ""
         what = os.path.basename(snapshot.path)
         session.say(
             f"kept {what}: {render.size(stats.allocated)} allocated, {render.size(stats.new_plain)} new,"

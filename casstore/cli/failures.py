@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from casstore.cli.render import document, printable
 from casstore.errors import CasstoreError, StorageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_INSIST = 0.01  # seconds
 
 
 class Stopped(BaseException):
@@ -31,6 +33,7 @@ class Stopped(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -108,10 +111,21 @@ def signals() -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(number)
 
+    def insist(unraisable: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised inside a callback of the garbage collector: stop again, a moment later."""
+        if not isinstance(unraisable.exc_value, Stopped):
+            previous_hook(unraisable)
+            return
+        number = unraisable.exc_value.number
+        signal.signal(signal.SIGALRM, lambda _number, frame: stop(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, _INSIST)
+
+    previous_hook, sys.unraisablehook = sys.unraisablehook, insist
     for number in mine:
         signal.signal(number, stop)
     try:
         yield
     finally:
+        sys.unraisablehook = previous_hook
         for number in mine:
             signal.signal(number, before[number])

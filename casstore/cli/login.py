@@ -48,6 +48,8 @@ def login(
         password = sys.stdin.readline().rstrip("\r\n")
     else:
         password = str(click.prompt("Password", hide_input=True, err=True))
+    if not password:
+        raise click.UsageError("expected a password, got an empty one")
     credentials = Credentials(username, password)
     check(registry_options(plain_http=plain_http, insecure=insecure, ca_bundle=ca_bundle), host, credentials)
     DockerConfig(session.settings.docker_config).store(host, credentials)

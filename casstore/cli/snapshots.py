@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from casstore.store import Store
     from casstore.verify import VerifyReport
 
-_HEAD = ("NAME", "IMAGE", "SIZE", "UNIQUE", "CREATED", "DIGEST")
+_HEAD = ("NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED", "DIGEST")
 
 
 @verb(
@@ -40,8 +40,8 @@ _HEAD = ("NAME", "IMAGE", "SIZE", "UNIQUE", "CREATED", "DIGEST")
 def list_snapshots(session: Session, labels: tuple[str, ...], directory: str | None) -> None:
     """Show what is kept, newest first.
 
-    SIZE is the disk's length; UNIQUE is what no other snapshot here needs, so what removing it would free. With -q:
-    digests only.
+    SIZE is the disk's length, ALLOCATED what of it is in use; UNIQUE is what no other snapshot here needs, so what
+    removing it would free. With -q: digests only.
     """
     wanted = {key: value if equals else None for key, equals, value in (label.partition("=") for label in labels)}
     if "" in wanted:
@@ -61,7 +61,7 @@ def list_snapshots(session: Session, labels: tuple[str, ...], directory: str | N
             )
         )
         return
-    _show(session, [_row(handle.name, handle.manifest, handle.unique_bytes, handle.digest) for handle in handles])
+    _show(session, [_row(handle.name, handle.manifest, handle.entry, handle.digest) for handle in handles])
     for problem in problems:
         session.warn(f"snapshot {problem.name}: {problem.problem}")
     for digest in foreign:
@@ -77,6 +77,7 @@ def _list_directory(session: Session, directory: str, wanted: dict[str, str | No
         for snapshot in list_dir(directory, report=lambda path, error: problems.append((path, error)))
         if all(key in snapshot.labels and value in (None, snapshot.labels[key]) for key, value in wanted.items())
     ]
+    found.sort(key=lambda snapshot: snapshot.created_at, reverse=True)
     if session.as_json:
         session.emit(
             render.document(
@@ -91,12 +92,13 @@ def _list_directory(session: Session, directory: str, wanted: dict[str, str | No
         session.warn(f"{path}: skipped: {error}")
 
 
-def _row(name: str, manifest: Manifest, unique: int | None, digest: Digest) -> tuple[Sequence[str], str]:
+def _row(name: str, manifest: Manifest, entry: Entry | None, digest: Digest) -> tuple[Sequence[str], str]:
     cells = (
         name,
         manifest.image.ref,
         render.size(manifest.upper.size_bytes),
-        "-" if unique is None else render.size(unique),
+        "-" if entry is None else render.size(entry.allocated),
+        "-" if entry is None else render.size(entry.unique),
         render.created(manifest),
         digest.short,
     )

@@ -104,7 +104,7 @@ def push(
     start = time.monotonic()
     with session.open_store() as store, session.progress() as progress:
         report = store.push(snapshot, reference, options=options, progress=progress)
-    _tell(session, "pushed", report, time.monotonic() - start)
+    _tell(session, f"pushed {snapshot}", report, time.monotonic() - start)
 
 
 @verb(
@@ -141,7 +141,7 @@ def pull(
     start = time.monotonic()
     with session.open_store(create=True) as store, session.progress() as progress:
         report = store.pull(reference, name=name, force=force, options=options, workers=workers or 0, progress=progress)
-    _tell(session, "pulled", report, time.monotonic() - start)
+    _tell(session, f"pulled {report.name}", report, time.monotonic() - start)
 
 
 def _tell(session: Session, done: str, report: TransferReport, seconds: float) -> None:
@@ -162,6 +162,6 @@ def _tell(session: Session, done: str, report: TransferReport, seconds: float) -
         return
     session.emit(render.printable(report.reference))
     session.say(
-        f"{done} {report.name}: {render.count(copy.copied, 'blob')} moved, {render.size(copy.copied_bytes)};"
+        f"{done}: {render.count(copy.copied, 'blob')} moved, {render.size(copy.copied_bytes)};"
         f" {copy.skipped} there already, {render.size(copy.skipped_bytes)}; {render.duration(seconds)}"
     )

@@ -118,7 +118,9 @@ def _verify(session: Session, store: Store, wanted: str, workers: int) -> _Outco
 
 def _show(session: Session, outcome: _Outcome, *, first: bool) -> None:
     if outcome.snapshot is None or outcome.report is None:
-        session.fail(str(outcome.error))
+        text = str(outcome.error)
+        known = text.startswith(f"snapshot {outcome.wanted}:")
+        session.fail(text if known else f"snapshot {outcome.wanted}: {text}")
         return
     pairs = [
         ("Digest", str(outcome.snapshot.digest)),

@@ -32,7 +32,7 @@ def failure(
     if status in {401, 403}:
         return Unauthorized(f"{text}; {advice}")
     if status == 404:
-        return NotFound(text)
+        return NotFound(text.replace(f"{subject}: ", f"{subject}: not found: ", 1))
     if status >= 500:
         return Unavailable(f"{text}; try again later")
     return RegistryError(text)
@@ -46,7 +46,7 @@ def explain(body: bytes, secrets: Iterable[str]) -> str:
         text = "; ".join(": ".join(str(e[key]) for key in ("code", "message") if e.get(key)) for e in errors[:3])
     except (DocumentError, LookupError, TypeError, AttributeError):
         text = body[: 4 * _SHOWN].decode("utf-8", "replace")
-    for secret in secrets:
+    for secret in filter(None, secrets):
         text = text.replace(secret, "***")
     return printable(text)
 

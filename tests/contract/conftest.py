@@ -9,11 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from casstore.content import Deleter, Target
+from casstore.durable import Durability
+from casstore.layout import LayoutTarget
 from casstore.memory import MemoryTarget
 from casstore.registry import RegistryTarget
 from tests.support.certificates import Authority
@@ -31,6 +34,12 @@ Factory = Callable[[pytest.FixtureRequest, str], AbstractContextManager[FullTarg
 @contextmanager
 def memory(request: pytest.FixtureRequest, name: str) -> Iterator[FullTarget]:
     yield MemoryTarget()
+
+
+@contextmanager
+def layout(request: pytest.FixtureRequest, name: str) -> Iterator[FullTarget]:
+    folder: Path = request.getfixturevalue("tmp_path")
+    yield LayoutTarget(str(folder / name), create=True, durability=Durability.NONE)
 
 
 @contextmanager
@@ -58,6 +67,7 @@ needs_registry = pytest.mark.needs("docker-registry")
 
 FACTORIES = [
     pytest.param(memory, id="memory"),
+    pytest.param(layout, id="layout"),
     pytest.param(simulator, id="simulator"),
     pytest.param(real("anonymous_registry"), id="registry-anonymous", marks=needs_registry),
     pytest.param(real("htpasswd_registry"), id="registry-htpasswd-tls", marks=needs_registry),

@@ -23,7 +23,7 @@ from casstore.disk import DiskSource
 from casstore.errors import NotFound, SizeMismatch
 from casstore.manifest import ImageRef, Manifest, SnapshotFormat, UpperLayer
 from casstore.oci import ArtifactManifest, Descriptor
-from casstore.pack import FOOTER_SIZE, PackDirectory, directory_length
+from casstore.pack import FOOTER_SIZE, PackDirectory
 
 RAW, ZSTD, DELTA = 0, 1, 2
 CREATED_AT = 1_735_689_600 * 10**9
@@ -64,7 +64,7 @@ class MemoryBlobs:
         for pack in packs:
             directory = read_directory(self.contents[pack.digest])
             for n in range(len(directory)):
-                self.places[directory.chunk_id(n)] = Place(StoredPack(pack, directory.digest), n)
+                self.places[directory.chunk_id(n)] = Place(StoredPack(pack, directory.stamp), n)
 
     def create(
         self, path: Path, *, workers: int = 2, level: int = 3, integrity: str | None = None
@@ -96,8 +96,14 @@ class MemoryBlob:
 
 def read_directory(pack: bytes) -> PackDirectory:
     """The directory of a whole pack."""
-    length = directory_length(pack[-FOOTER_SIZE:], len(pack), subject="pack")
-    return PackDirectory.parse(pack[-length:], len(pack), subject="pack")
+    return PackDirectory.parse(pack[-directory_length(pack) :], len(pack), subject="pack")
+
+
+def directory_length(pack: bytes) -> int:
+    """Bytes of directory and footer of a whole pack."""
+    frames, chunks, bases = struct.unpack("<III", pack[-FOOTER_SIZE : -FOOTER_SIZE + 12])
+    length: int = frames * 12 + chunks * 36 + bases * 32 + FOOTER_SIZE
+    return length
 
 
 @dataclass(frozen=True)
@@ -150,11 +156,11 @@ def pack_bytes(frames: Sequence[Frame], directory: bytes | None = None) -> bytes
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk of a map: extents as (gap, length), runs as (gap, pack, first chunk, chunks)."""
+    """A disk of a map: extents as (gap, length), runs as (gap, length, pack, first chunk, chunks)."""
 
     size: int
     extents: Sequence[tuple[int, int]] = ()
-    runs: Sequence[tuple[int, int, int, int]] = ()
+    runs: Sequence[tuple[int, int, int, int, int]] = ()
     name: bytes = b"disk.raw"
 
     def encode(self) -> bytes:
@@ -162,13 +168,13 @@ class Disk:
         out += struct.pack("<QII", self.size, len(self.extents), len(self.runs))
         for column in range(2):
             out += b"".join(struct.pack("<Q", extent[column]) for extent in self.extents)
-        for column, form in enumerate(("<Q", "<I", "<I", "<I")):
+        for column, form in enumerate(("<Q", "<Q", "<I", "<I", "<I")):
             out += b"".join(struct.pack(form, run[column]) for run in self.runs)
         return out
 
 
 def map_body(packs: Sequence[tuple[bytes, bytes]], disks: Sequence[Disk]) -> bytes:
-    """A map's body; `packs` are (sha256 of the pack, BLAKE3-256 of its directory)."""
+    """A map's body; `packs` are (sha256 of the pack, stamp of its directory)."""
     out = struct.pack("<II", len(packs), len(disks))
     return out + b"".join(sha + directory for sha, directory in packs) + b"".join(disk.encode() for disk in disks)
 
@@ -190,6 +196,8 @@ class HandMade:
     layers: Sequence[Descriptor] | None = None
     """The manifest's packs, if not the truth."""
     config_size: int | None = None
+    config_file: str | None = None
+    """What the config says of the first disk, if not the truth."""
     map: bytes | None = None
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
 
@@ -199,7 +207,8 @@ class HandMade:
         listed = [pack_entry(pack) for pack in self.packs] if self.listed is None else self.listed
         mapped = map_blob(map_body(listed, self.disks)) if self.map is None else self.map
         size = self.disks[0].size if self.config_size is None else self.config_size
-        config = self.blobs.add(config_bytes(size, self.disks[0].name.decode()), spec.MEDIA_CONFIG)
+        file = self.disks[0].name.decode() if self.config_file is None else self.config_file
+        config = self.blobs.add(config_bytes(size, file), spec.MEDIA_CONFIG)
         manifest = ArtifactManifest.build(
             config=config,
             layers=[self.blobs.add(mapped, spec.MEDIA_MAP), *(layers if self.layers is None else self.layers)],
@@ -210,9 +219,12 @@ class HandMade:
 
 def pack_entry(pack: bytes) -> tuple[bytes, bytes]:
     """What a map says of a pack."""
-    frames, chunks, bases = struct.unpack("<III", pack[-FOOTER_SIZE : -FOOTER_SIZE + 12])
-    length = frames * 12 + chunks * 36 + bases * 32 + FOOTER_SIZE
-    return hashlib.sha256(pack).digest(), blake3(pack[-length:]).digest()
+    return hashlib.sha256(pack).digest(), stamp(pack[-directory_length(pack) :])
+
+
+def stamp(directory: bytes) -> bytes:
+    """What a map says of a pack's directory."""
+    return blake3(directory).digest() + struct.pack("<I", len(directory))
 
 
 def config_bytes(size: int, disk: str = "disk.raw") -> bytes:

@@ -243,6 +243,22 @@ def tmpfs(folder: Path, *options: str) -> Iterator[Path]:
         _run(["umount", str(root)])
 
 
+@contextlib.contextmanager
+def overlay(folder: Path) -> Iterator[Path]:
+    """Mount an overlay of `folder`/lower and `folder`/upper for the duration of a block. Needs root, and that mounts
+    work ("loop").
+    """
+    layers = {name: folder / name for name in ("lower", "upper", "work")}
+    for path in (*layers.values(), root := folder / "merged"):
+        path.mkdir(exist_ok=True)
+    options = ",".join(f"{name}dir={path}" for name, path in layers.items())
+    _run(["mount", "-t", "overlay", "-o", options, "none", str(root)])
+    try:
+        yield root
+    finally:
+        _run(["umount", str(root)])
+
+
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, env=_TOOLS_ENV, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:
