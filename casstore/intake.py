@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from casstore.artifact import Artifact, FrameUse, verified_chunks
-from casstore.diskmap import DiskMap
+from casstore.diskmap import DiskMap, Runs
 from casstore.errors import CorruptContent
 from casstore.extents import Extents
 from casstore.oci import Descriptor
@@ -54,9 +55,20 @@ def verify_chunks(artifact: Artifact, *, known: Callable[[Descriptor], Collectio
 
 def _sticking_out(artifact: Artifact, disk: DiskMap, extents: Extents) -> Iterator[FrameUse]:
     """The pieces of a disk that reach out of its extents."""
-    for use in artifact.uses(disk, by_frame=True):
+    for use in artifact.uses(_runs_that_stick_out(disk, extents), by_frame=True):
         offset = np.array([piece.offset for piece in use.pieces], np.int64)
         length = np.array([piece.length for piece in use.pieces], np.int64)
         out = extents.stick_out(offset, length).tolist()
         if any(out):
             yield use._replace(pieces=[piece for piece, sticks in zip(use.pieces, out, strict=True) if sticks])
+
+
+def _runs_that_stick_out(disk: DiskMap, extents: Extents) -> DiskMap:
+    """The disk with those runs only that are not wholly allocated: few, and no others need to be taken apart."""
+    runs = disk.runs
+    lengths = runs.length.astype(np.int64)
+    offsets = np.cumsum(runs.gap.astype(np.int64) + lengths) - lengths
+    keep = extents.stick_out(offsets, lengths)
+    starts, ends = offsets[keep], (offsets + lengths)[keep]
+    gaps = (starts - np.concatenate([[0], ends[:-1]])[: len(starts)]).astype(np.uint64)
+    return replace(disk, runs=Runs(gaps, runs.length[keep], runs.pack[keep], runs.first[keep], runs.count[keep]))

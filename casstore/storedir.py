@@ -331,6 +331,7 @@ def _make(path: str, parts: list[str], options: StoreOptions) -> None:
         durable.make_directories(os.path.dirname(path), options.durability)
         with contextlib.suppress(FileExistsError):
             durable.make_directory(path, 0o700)  # disks hold secrets; who wants to share a store says so with chmod
+        options.durability.sync_directory(os.path.dirname(path))
         for part in parts:
             durable.make_directories(part, options.durability)
 

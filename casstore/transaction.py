@@ -164,8 +164,8 @@ class Transaction:
         Raises:
             AlreadyExists: the name stands for something else, and the transaction was not forced.
             NotFound, SizeMismatch: a blob that it relies on is damaged or gone.
-            StorageError: the file system refused. The name is as it was; or, where what failed came after it (syncing
-            it, deriving index.json), it is new.
+            StorageError: the file system refused. The name is as it was; or, where only making it durable failed, it is
+                new.
         """
         with self._directory.shared():
             self._directory.require(self._relied)
