@@ -30,6 +30,7 @@ from tests.support.stores import (
     content,
     disk_bytes,
     flip_byte,
+    index_refs,
     leftovers,
     names,
     python,
@@ -562,8 +563,8 @@ def test_a_full_disk_can_be_emptied(small_disk: Path, tmp_path: Path) -> None:
         assert names(store) == ["alias", "gone", "kept"]
         assert content(store, "kept") == disk_bytes(1, 2)
         fill(small_disk)
-        with pytest.raises(StorageError, match="No space left"):
-            store.tag("kept", "another")
+        store.tag("kept", "another")  # a symlink takes no block here; that index.json cannot follow is no failure
+        assert "another" not in index_refs(root)
         before = blobs(root)
         (root / "refs/gone").unlink()  # by hand: index.json and catalog do not know it yet
         fill(small_disk)
@@ -574,20 +575,18 @@ def test_a_full_disk_can_be_emptied(small_disk: Path, tmp_path: Path) -> None:
         assert blobs(root) == reachable(root) < before
         capture(store, tmp_path, "fits", 5)
     require_sound(root)
+    assert sorted(index_refs(root)) == ["alias", "another", "fits", "kept"]
 
 
 @pytest.mark.needs("root", "mount")
-def test_a_removal_on_a_full_disk_is_done_or_not(small_disk: Path, tmp_path: Path) -> None:
-    """Rows 2 and 39: the removal itself needs no space; deriving index.json may fail, and that is made good later."""
+def test_a_removal_on_a_full_disk_is_done(small_disk: Path, tmp_path: Path) -> None:
+    """Rows 2 and 39: the removal needs no space; deriving index.json does, and is made good by the next opening."""
     root = small_disk / "store"
     with Store.init(root, options=StoreOptions()) as store:
         capture(store, tmp_path, "kept", 1)
         capture(store, tmp_path, "gone", *range(2, 12))
         fill(small_disk)
-        try:
-            store.remove("gone")
-        except StorageError as error:
-            assert "No space left" in str(error)  # noqa: PT017
+        store.remove("gone")
         assert "gone" not in os.listdir(root / "refs")
         assert store.gc().freed > 10 * 65536
     require_sound(root, contents={"kept": disk_bytes(1)})
