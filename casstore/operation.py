@@ -196,8 +196,9 @@ def live_leases(parent: str) -> tuple[set[Digest], list[str]]:
                 dead.append(path)
                 continue
             if probe is None:
-                with contextlib.suppress(FileNotFoundError), open(lease, encoding="ascii", errors="replace") as lines:
-                    held.update(_blob_names(line.strip().removeprefix("sha256:") for line in lines))
+                with contextlib.suppress(FileNotFoundError), open(lease, "rb") as file:
+                    lines = file.read().decode("utf-8", "replace").splitlines()
+                    held.update(_blob_names(line.removeprefix("sha256:") for line in lines))
             else:
                 probe.release()
                 dead.append(path)

@@ -650,13 +650,19 @@ def test_pipe_of_a_slow_writer() -> None:
     check_pipe(slowly(whole, 1000, 0.005), whole)
 
 
-@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 8 * MIB])
+def test_a_pipe_without_a_byte_is_refused() -> None:
+    """What stands before the pipe has most likely failed."""
+    with pytest.raises(SourceError, match="got nothing"):
+        check_pipe(iter([b""]), b"")
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 8 * MIB])
 def test_pipe_of_any_length(size: int) -> None:
     """Four MiB is what is read at a time: a pipe may end just there."""
     whole = random.Random(size).randbytes(size)
     artifact = check_pipe(iter([whole]), whole)
     assert artifact.map.disks[0].size == size
-    assert artifact.map.disks[0].extents.tolist() == ([[0, size]] if size else [])
+    assert artifact.map.disks[0].extents.tolist() == [[0, size]]
 
 
 def test_pipe_that_ends_in_zeros() -> None:
