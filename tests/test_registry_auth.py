@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,20 @@ from hypothesis import strategies as st
 from casstore import spec
 from casstore.content import Reader
 from casstore.credentials import Anonymous, Credentials, HostCredentials
-from casstore.errors import CasstoreError, NotFound, RegistryError, SizeMismatch, Unauthorized, Unavailable
+from casstore.errors import (
+    CasstoreError,
+    DigestMismatch,
+    NotFound,
+    RegistryError,
+    SizeMismatch,
+    Unauthorized,
+    Unavailable,
+)
 from casstore.oci import Descriptor
 from casstore.registry import RegistryTarget, login
 from casstore.registry.auth import Authenticator, Challenge
-from casstore.registry.urls import Origin, follow, same_site
+from casstore.registry.failures import ERROR_BODY, explain, quoted
+from casstore.registry.urls import Origin, follow, is_address, same_site
 from casstore.streams import BytesSource, fetch_all
 from tests.support.registry_simulator import PASSWORD, USER, RegistrySimulator
 from tests.support.servers import registry as real_registry
@@ -80,9 +90,17 @@ def test_basic_is_sent_once_it_was_asked_for_and_then_at_once(basic: RegistrySim
 
 
 def test_basic_without_credentials_says_what_to_do(basic: RegistrySimulator) -> None:
-    with anonymous(basic) as target, pytest.raises(Unauthorized, match=f"run: casstore login {basic.host}$"):
+    with (
+        anonymous(basic) as target,
+        pytest.raises(Unauthorized, match=f"run: casstore login {basic.host} --plain-http$"),
+    ):
         target.fetch(BLOB)
     assert len(basic.requests) == 1
+
+
+def test_the_advice_for_https_has_no_plain_http() -> None:
+    authenticator = Authenticator("r.example", Origin.of("https://r.example"), Anonymous(), lambda *_: (200, b""))
+    assert authenticator.advice == "run: casstore login r.example"
 
 
 def test_credentials_of_another_host_are_not_used(basic: RegistrySimulator) -> None:
@@ -192,6 +210,25 @@ def test_91_a_401_without_a_usable_challenge(basic: RegistrySimulator, challenge
     assert basic.sent_secrets() == []
 
 
+@pytest.mark.parametrize("headers", [1, 2])
+def test_91_a_challenge_of_more_than_8_kib_is_ignored(basic: RegistrySimulator, headers: int) -> None:
+    """All headers joined."""
+    basic.faults.challenge = "\r\nWWW-Authenticate: ".join([f'Basic realm="{"a" * (8192 // headers)}"'] * headers)
+    with known(basic) as target, pytest.raises(Unauthorized):
+        target.exists(BLOB)
+    assert len(basic.requests) == 1
+    assert basic.sent_secrets() == []
+
+
+@pytest.mark.parametrize("piece", ["a", " ", "a ", "a=", 'a="', "a= ", ", "])
+def test_91_a_challenge_is_read_in_linear_time(piece: str) -> None:
+    header = 'Bearer realm="https://a/t",' + piece * (8000 // len(piece))
+    start = time.thread_time()
+    challenge = Challenge.parse(header)
+    assert time.thread_time() - start < 0.2
+    assert challenge == Challenge("bearer", "https://a/t")
+
+
 # --- realms
 
 
@@ -213,6 +250,10 @@ def test_91_a_realm_on_another_port_gets_no_password(bearer: RegistrySimulator, 
         "http://169.254.169.254/latest/meta-data/",
         "http://10.0.0.1/token",
         "http://[::1]/token",
+        "http://2130706433/token",
+        "http://0x7f000001/token",
+        "http://127.1/token",
+        "http://0177.0.0.1/token",
         "http://user:pass@127.0.0.1/token",
         "http://127.0.0.1:0x50/token",
         "http://",
@@ -225,6 +266,27 @@ def test_91_realms_that_are_not_asked(bearer: RegistrySimulator, realm: str) -> 
         target.exists(BLOB)
     assert len(bearer.requests) == 1
     assert not any(canary in str(caught.value) for canary in CANARIES)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("2130706433", True),
+        ("0x7f000001", True),
+        ("127.1", True),
+        ("0177.0.0.1", True),
+        ("r.example", False),
+        ("localhost", False),
+        ("127.example", False),
+        ("1.2.3.4.5", False),
+        ("", False),
+    ],
+)
+def test_91_what_is_an_address(host: str, address: bool) -> None:
+    """Whatever a resolver takes for one, in any notation."""
+    assert is_address(host) is address
 
 
 REALMS = [
@@ -428,6 +490,57 @@ def test_106_no_secret_in_any_text(
         assert not any(canary in text for canary in (*CANARIES, "canary-pass"))
     records = [record.getMessage() for record in caplog.records if record.name.startswith("casstore")]
     assert not any(canary in text for text in records for canary in CANARIES)
+
+
+@pytest.mark.parametrize("before", [0, 150, 790, 799, ERROR_BODY - 10])
+@pytest.mark.parametrize("filler", ["x", " "])
+def test_106_no_part_of_a_secret_at_a_cut(before: int, filler: str) -> None:
+    secret = "canary-" + "y" * 800
+    body = (filler * before + secret * 3).encode()[:ERROR_BODY]
+    assert "canary" not in explain(body, [secret])
+    assert "canary" not in explain(json.dumps({"errors": [{"message": body.decode()}]}).encode(), [secret])
+
+
+def test_106_no_part_of_a_long_token_that_a_server_repeats() -> None:
+    secret = "canary-" + "y" * 5000
+    assert explain((secret * 20).encode()[:ERROR_BODY], [secret]).strip("*") == ""
+
+
+def test_106_a_secret_within_another() -> None:
+    assert explain(b"got canary-long", ["canary", "canary-long"]) == "got ***"
+
+
+def test_106_secrets_too_short_to_hide() -> None:
+    """Asterisks for every "a" would tell the password."""
+    assert explain(b"a bad day", ["a", "", "bad"]) == "a bad day"
+    assert explain(b"a good day", ["good"]) == "a *** day"
+
+
+@pytest.mark.parametrize("claim", [PASSWORD, f"sha256:{PASSWORD}", BASIC, f"{'x' * 90} {PASSWORD}"])
+def test_106_no_secret_from_a_header(basic: RegistrySimulator, claim: str) -> None:
+    with known(basic) as target:
+        target.exists(BLOB)
+        basic.faults.digest = claim
+        with pytest.raises(DigestMismatch, match=r"got not a digest$"):
+            target.fetch(BLOB)
+        basic.faults.digest, basic.faults.length = "", claim
+        with pytest.raises(RegistryError, match=r"expected Content-Length 40000, got no number$"):
+            target.fetch(BLOB)
+        basic.faults.length, basic.faults.encoding = None, claim
+        with pytest.raises(RegistryError, match="got Content-Encoding") as caught:
+            target.fetch(BLOB)
+        assert "canary" not in str(caught.value)
+        assert BASIC.partition(" ")[2] not in str(caught.value)
+        basic.faults.encoding, basic.faults.media_type = None, claim
+        basic.put_manifest(REPOSITORY, b"{}", tag="v1")
+        with pytest.raises(CasstoreError, match="expected a manifest, got") as refused:
+            target.resolve("v1")
+        assert "canary" not in str(refused.value)
+        assert BASIC.partition(" ")[2] not in str(refused.value)
+
+
+def test_106_a_header_echoes_utf_8_as_latin_1() -> None:
+    assert quoted("pässwörd".encode().decode("latin-1"), ["pässwörd"]) == "'***'"
 
 
 def test_106_the_environment_and_netrc_are_not_read(

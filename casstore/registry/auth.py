@@ -37,9 +37,12 @@ TOKEN_BODY = 128 * 1024
 _DEFAULT_LIFE = 60
 """Seconds that a token lives if its server does not say (token specification)."""
 _MAX_TOKENS = 32
+_MAX_CHALLENGE = 8 * 1024
+"""Characters of WWW-Authenticate, all headers joined, that are looked at; a longer one is no challenge."""
 
 _SCHEME = re.compile(r"(?:^|,)\s*(bearer|basic)(?=\s|\Z)", re.IGNORECASE)
-_PARAMETER = re.compile(r'([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s",]+))', re.IGNORECASE)
+# The bound keeps this linear: a run of letters that no "=" follows is otherwise read again from each of its letters.
+_PARAMETER = re.compile(r'([a-z]{1,32})\s*=\s*(?:"([^"]*)"|([^\s",]+))', re.IGNORECASE)
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 
 FetchToken = Callable[[str, str | None], tuple[int, bytes]]
@@ -60,6 +63,8 @@ class Challenge:
 
         Own code: oras' parse_auth_header drops the scheme, mixes up several challenges and misreads `service=""`.
         """
+        if len(header) > _MAX_CHALLENGE:
+            return None
         pieces = _SCHEME.split(header)[1:]
         offers = dict(zip([scheme.lower() for scheme in pieces[::2]], pieces[1::2], strict=True))
         if "bearer" in offers:
@@ -102,7 +107,8 @@ class Authenticator:
         if self._withheld:
             return f"the password for {self._host} was not sent to {self._withheld}, which is another site"
         verb = "check the permissions, or run" if self._credentials else "run"
-        return f"{verb}: casstore login {self._host}"
+        option = " --plain-http" if self._registry.scheme == "http" else ""
+        return f"{verb}: casstore login {self._host}{option}"
 
     def authorization(self, scope: str) -> str | None:
         """The header to send at once; None before the first challenge and for nobody.

@@ -18,6 +18,8 @@ ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
 _SHOWN = 200
 """Characters of it that are shown."""
+_SHORTEST_SECRET = 4
+"""Characters; to replace a shorter one wherever it occurs would garble the text, and give it away."""
 
 
 def failure(
@@ -45,10 +47,26 @@ def explain(body: bytes, secrets: Iterable[str]) -> str:
         errors = document["errors"]
         text = "; ".join(": ".join(str(e[key]) for key in ("code", "message") if e.get(key)) for e in errors[:3])
     except (DocumentError, LookupError, TypeError, AttributeError):
-        text = body[: 4 * _SHOWN].decode("utf-8", "replace")
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
+        text = body.decode("utf-8", "replace")
+    known = list(secrets)
+    text = scrub(text, known)
+    if len(body) >= ERROR_BODY:  # it was cut, maybe within a secret
+        text = text[: max(0, len(text) - max(map(len, known), default=0))]
     return printable(text)
+
+
+def scrub(text: str, secrets: Iterable[str]) -> str:
+    """`text` without the secrets; before it is cut, since the rest of one that was cut is not found."""
+    long = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+    headers = [secret.encode(errors="replace").decode("latin-1") for secret in long]  # as a header would echo it
+    for secret in sorted(long + headers, key=len, reverse=True):  # one may be part of another
+        text = text.replace(secret, "***")
+    return text
+
+
+def quoted(value: object, secrets: Iterable[str]) -> str:
+    """A value that the other side sent, as a short literal without the secrets."""
+    return ascii(scrub(value, secrets) if isinstance(value, str) else value)[:100]
 
 
 def printable(text: str) -> str:

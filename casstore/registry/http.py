@@ -37,7 +37,7 @@ from casstore import __version__
 from casstore.credentials import CredentialSource
 from casstore.errors import CasstoreError, RegistryError, SizeMismatch, Unavailable, UsageError
 from casstore.registry.auth import TOKEN_BODY, Authenticator
-from casstore.registry.failures import ERROR_BODY, failure, unavailable
+from casstore.registry.failures import ERROR_BODY, failure, quoted, unavailable
 from casstore.registry.urls import Origin, follow, shown
 
 MAX_REDIRECTS = 5
@@ -229,11 +229,11 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
         Raises:
             RegistryError: it is encoded (gzip, zstd, ...); the answer is closed.
         """
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in {"identity", ""}:
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.strip().lower() not in {"identity", ""}:
             response.close()
             raise RegistryError(
-                f"{subject}: expected the stored bytes, got Content-Encoding {ascii(encoding)[:40]};"
+                f"{subject}: expected the stored bytes, got Content-Encoding {quoted(encoding, self.auth.secrets)};"
                 " a proxy recodes them: configure it not to"
             )
         return Body(response, subject)

@@ -13,7 +13,7 @@ import io
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,10 +26,19 @@ from casstore import spec
 from casstore.content import Fetcher, Reader
 from casstore.credentials import Anonymous, Credentials, CredentialSource, HostCredentials
 from casstore.digest import Digest
-from casstore.errors import DigestMismatch, DocumentError, RegistryError, SizeMismatch, Unauthorized, UnsupportedVersion
+from casstore.errors import (
+    DigestMismatch,
+    DocumentError,
+    InvalidDigest,
+    RegistryError,
+    SizeMismatch,
+    Unauthorized,
+    UnsupportedVersion,
+)
 from casstore.jsondoc import load_object
 from casstore.oci import Descriptor
 from casstore.reference import RegistryReference, parse_host, parse_tag
+from casstore.registry.failures import quoted
 from casstore.registry.http import RegistryClient, RegistryOptions, SendBody, SourceFailed
 from casstore.registry.urls import Origin, follow, shown
 from casstore.streams import VerifiedReader, fetch_all
@@ -215,7 +224,7 @@ class RegistryTarget:
         if digest is not None and got != digest:
             raise DigestMismatch(subject, expected=str(digest), got=str(got))
         _check_digest_header(response, got, subject)
-        media_type = _media_type(raw, response.headers, subject)
+        media_type = _media_type(raw, response.headers, subject, self._client.auth.secrets)
         manifest = _Manifest(Descriptor(media_type=media_type, digest=got, size=len(raw)), raw)
         self._cache.add(manifest)
         return manifest
@@ -314,7 +323,11 @@ def _check_digest_header(response: requests.Response, digest: Digest, subject: s
     """Docker-Content-Digest, where there is one, agrees; another algorithm's (the spec allows it) says nothing here."""
     claimed = response.headers.get("Docker-Content-Digest", "")
     if claimed and not claimed.startswith("sha512:") and claimed != str(digest):
-        raise DigestMismatch(f"{subject}: Docker-Content-Digest", expected=str(digest), got=ascii(claimed)[1:101])
+        try:
+            got = str(Digest.parse(claimed))
+        except InvalidDigest:
+            got = "not a digest"  # not its words: the registry may echo a secret
+        raise DigestMismatch(f"{subject}: Docker-Content-Digest", expected=str(digest), got=got)
 
 
 def _check_length_header(response: requests.Response, size: int, subject: str) -> None:
@@ -323,21 +336,22 @@ def _check_length_header(response: requests.Response, size: int, subject: str) -
     if claimed is None:
         return
     if not _LENGTH.match(claimed):
-        raise RegistryError(f"{subject}: expected Content-Length {size}, got {ascii(claimed)[:40]}")
+        raise RegistryError(f"{subject}: expected Content-Length {size}, got no number")
     if int(claimed) != size:
         raise SizeMismatch(subject, expected=size, got=int(claimed))
 
 
-def _media_type(raw: bytes, headers: Mapping[str, str], subject: str) -> str:
+def _media_type(raw: bytes, headers: Mapping[str, str], subject: str, secrets: Iterable[str]) -> str:
     """The manifest's type, on which its body and the header must agree; one that could be read as two is refused."""
     document = load_object(raw, subject=subject, limit=spec.MAX_MANIFEST)
-    sent = headers.get("Content-Type", "").partition(";")[0].strip()
+    header = headers.get("Content-Type", "")
+    sent = header.partition(";")[0].strip()
     declared = document.get("mediaType", sent)
     if declared != sent:
-        problem = f"expected Content-Type {ascii(declared)[:100]} as in the body, got {ascii(sent)[:100]}"
+        problem = f"expected Content-Type {quoted(declared, secrets)} as in the body, got {quoted(header, secrets)}"
         raise DocumentError(subject, problem, at="mediaType")
     if "manifests" in document and ("layers" in document or "config" in document):
         raise DocumentError(subject, "expected a manifest or an index, got both in one")
     if sent not in MANIFEST_TYPES:
-        raise UnsupportedVersion(subject, f"expected a manifest, got {ascii(sent)[:100]}", at="mediaType")
+        raise UnsupportedVersion(subject, f"expected a manifest, got {quoted(header, secrets)}", at="mediaType")
     return str(sent)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
@@ -85,12 +87,12 @@ def same_site(realm: Origin, registry: Origin) -> bool:
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is an IP address, not a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    """Whether a host is an IP address, not a name: also one that only resolvers take for one (127.1, 0x7f000001)."""
+    for parse in (ipaddress.ip_address, socket.inet_aton):
+        with suppress(ValueError, OSError):
+            parse(host)
+            return True
+    return False
 
 
 def _domain(host: str) -> tuple[str, ...] | None:
