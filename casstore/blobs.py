@@ -97,6 +97,18 @@ class BlobDirectory:
                     yield entry.name, entry.stat(follow_symlinks=False)
 
 
+def is_plain_directory(path: str) -> bool:
+    """Whether `path` is a directory, and no symlink to one. Raises CorruptContent for anything else there."""
+    with storage_errors(f"opening {path!r}"):
+        try:
+            mode = os.lstat(path).st_mode  # not lexists, which takes "no permission" for "not there"
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    if not stat.S_ISDIR(mode):
+        raise CorruptContent(f"{path!r}: expected a directory, got a symlink or file")
+    return True
+
+
 def pread_all(fd: int, offset: int, length: int, *, subject: str) -> bytes:
     """Exactly `length` bytes at `offset`.
 

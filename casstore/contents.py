@@ -1,20 +1,36 @@
-"""A disk's content from front to back: as one stream of bytes, or extent by extent into hashers."""
+"""A disk's content from front to back: as one stream of bytes, or extent by extent into hashers, and whether it is what
+was recorded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from casstore.artifact import Artifact
 from casstore.diskmap import DiskMap
+from casstore.errors import DigestMismatch
 from casstore.extents import Extents
-from casstore.integrity import ContentHasher
+from casstore.integrity import ContentHasher, candidates, hasher
 from casstore.pool import default_workers
 from casstore.progress import Meter
 from casstore.spec import MIB
 
 ZEROS = memoryview(bytes(MIB))
 """1 MiB of zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpperStatus:
+    """What the recorded integrity says. `kind` is "not_recorded" or "verified"; `meaning` is the algorithm that held,
+    in the command line's spelling: msb-sparse-sha256-v1 has two meanings.
+    """
+
+    kind: str
+    algorithm: str | None = None
+    digest: str | None = None
+    meaning: str | None = None
 
 
 def plain_bytes(artifact: Artifact, disk: DiskMap, *, workers: int) -> Iterator[memoryview]:
@@ -69,12 +85,12 @@ class _Feeder:
         offset, length = next(self._extents, (-1, 0))
         self._at, self._end = offset, offset + length
         if length:
-            for hasher in self._hashers:
-                hasher.begin_extent(offset, length)
+            for each in self._hashers:
+                each.begin_extent(offset, length)
 
     def data(self, part: memoryview) -> None:
-        for hasher in self._hashers:
-            hasher.update(part)
+        for each in self._hashers:
+            each.update(part)
         self._at += len(part)
         if self._at == self._end:
             self._next()
@@ -88,3 +104,24 @@ def _rows(disk: DiskMap) -> Iterator[list[int]]:
     """(offset, length) of each extent, made from their columns some at a time: there may be millions."""
     for at in range(0, len(disk.extents), 4096):
         yield from disk.extents[at : at + 4096].tolist()
+
+
+def verify_integrity(artifact: Artifact, *, workers: int, meter: Meter) -> UpperStatus:
+    """Compare the first disk's content with the recorded integrity.
+
+    Raises:
+        DigestMismatch: none of the meanings of the recorded algorithm gives the recorded digest.
+        UnsupportedVersion: the algorithm is unknown.
+    """
+    recorded = artifact.config.upper.integrity
+    if recorded is None:
+        return UpperStatus("not_recorded")
+    disk = artifact.map.disks[0]
+    spellings = candidates(recorded.algorithm, subject=f"snapshot {artifact.digest}")
+    hashers = [hasher(spelling, disk.size) for spelling in spellings]
+    hash_disk(artifact, disk, hashers, workers=workers, meter=meter)
+    digests = [each.finish() for each in hashers]
+    if recorded.digest not in digests:
+        subject = f"snapshot {artifact.digest}: upper digest mismatch ({recorded.algorithm})"
+        raise DigestMismatch(subject, expected=recorded.digest, got=" or ".join(digests))
+    return UpperStatus("verified", recorded.algorithm, recorded.digest, spellings[digests.index(recorded.digest)])

@@ -19,7 +19,7 @@ from casstore.disk import DiskSource, filesystem_type, is_qcow2
 from casstore.durable import Durability
 from casstore.errors import AlreadyExists, SourceError, storage_errors
 from casstore.integrity import hasher, recorded_name
-from casstore.layout import LayoutTarget, check_marker
+from casstore.layout import LayoutTarget
 from casstore.manifest import (
     SCRATCH,
     ImageRef,
@@ -186,13 +186,12 @@ def create_at_path(
     The directory appears under its name when it is complete and durable.
 
     Raises:
-        AlreadyExists: something is there, and `force` is not set; or it is a directory of something else.
+        AlreadyExists: something is there, and `force` is not set; or it is anything but a snapshot made like this.
         As `build`.
     """
     if os.path.lexists(path) and not force:
         raise AlreadyExists(f"{path!r} exists already; choose another place, or force with -f")
-    if os.path.isdir(path) and os.listdir(path) and not check_marker(path):
-        raise AlreadyExists(f"{path!r}: expected a snapshot to replace, got a directory of other files")
+    _require_replaceable(path)
     temporary = durable.temporary_beside(os.path.abspath(path))
     try:
         target = LayoutTarget(temporary, create=True, durability=durability)
@@ -206,3 +205,16 @@ def create_at_path(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return created
+
+
+def _require_replaceable(path: str) -> None:
+    """Raise AlreadyExists unless there is nothing to lose but a snapshot that was created at this path."""
+    if not os.path.lexists(path) or (_is_directory(path) and not os.listdir(path)):
+        return
+    names = set(os.listdir(path)) if _is_directory(path) else set()
+    if names != {"blobs", "index.json", "oci-layout"} or set(LayoutTarget(path).tags()) != {PATH_TAG}:
+        raise AlreadyExists(f"{path!r}: expected a snapshot to replace, made by create at a path, got something else")
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)

@@ -31,7 +31,7 @@ from casstore.digest import Digest
 from casstore.errors import DocumentError, InvalidName, UnsupportedVersion
 from casstore.frame import FrameKind, decode
 from casstore.names import parse_disk_name
-from casstore.spec import BLOCK
+from casstore.spec import BLOCK, SECTOR
 
 MAGIC = b"CASMAP1\n"
 _HEADER = struct.Struct("<8sQ")
@@ -186,6 +186,9 @@ def _extents(
     gaps: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint64], size: int, subject: str, at: str
 ) -> npt.NDArray[np.int64]:
     """Rows (offset, length), checked: non-empty, and all within `size`."""
+    if len(gaps) > size // SECTOR + 1:
+        problem = f"expected at most one extent per {SECTOR} bytes of the disk's {size}, got {len(gaps)} extents"
+        raise DocumentError(subject, problem, at=at)
     if len(gaps):
         total = exact_sum(gaps) + exact_sum(lengths)
         if total > size or not (lengths > 0).all() or not (gaps[1:] > 0).all():

@@ -11,6 +11,7 @@ Durability.NONE leaves out every sync: after a power cut a store may then have l
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -26,6 +27,7 @@ from typing import Self
 from casstore.errors import AlreadyExists, StorageError, StoreLocked, storage_errors
 
 DIRECTORY_MODE = 0o755
+_AT_FDCWD, _EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _LOCK_MODE = 0o644
 _POLL_FIRST, _POLL_MOST = 0.002, 0.1  # seconds between attempts for a lock
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp\Z", re.DOTALL)
@@ -66,8 +68,9 @@ def make_directory(path: str, mode: int = DIRECTORY_MODE) -> None:
 
 def make_directories(path: str, durability: Durability = Durability.FULL) -> None:
     """Make `path` and its missing parents, each as `make_directory` does, and their names durable."""
+    path = os.path.abspath(path)
     missing = []
-    while not os.path.isdir(path):
+    while not os.path.isdir(path) and path != os.path.dirname(path):
         missing.append(path)
         path = os.path.dirname(path) or "."
     for directory in reversed(missing):
@@ -280,26 +283,38 @@ def check_writable(path: str) -> None:
 
 
 def publish_directory(temporary: str, path: str, *, replace: bool, durability: Durability) -> None:
-    """Give a finished directory its own name: durable when this returns.
-
-    What was there before is moved away first and then removed, so with `replace` there is a moment without either.
+    """Give a finished directory its own name: durable when this returns. With `replace` a directory that has the name
+    is exchanged for it in one step, and then removed.
 
     Raises:
-        AlreadyExists: the name is taken and `replace` is not set.
+        AlreadyExists: the name is taken, and `replace` is not set.
     """
-    old = temporary_beside(path)
     if replace and os.path.lexists(path):
-        os.rename(path, old)
-    try:
-        os.rename(temporary, path)
-    except OSError as error:
-        if os.path.lexists(old):
-            os.rename(old, path)
-        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
-            raise AlreadyExists(f"{path!r} exists already; choose another place, or force with -f") from None
-        raise
+        _exchange(temporary, path)
+    else:
+        try:
+            os.rename(temporary, path)
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+                raise AlreadyExists(f"{path!r} exists already; choose another place, or force with -f") from None
+            raise
     durability.sync_directory(os.path.dirname(path) or ".")
-    if os.path.isdir(old) and not os.path.islink(old):
-        shutil.rmtree(old, ignore_errors=True)
-    elif os.path.lexists(old):
-        os.unlink(old)
+    if os.path.isdir(temporary) and not os.path.islink(temporary):
+        shutil.rmtree(temporary, ignore_errors=True)
+    elif os.path.lexists(temporary):
+        os.unlink(temporary)
+
+
+def _exchange(one: str, other: str) -> None:
+    """Let two directories swap their names, in one step where kernel and file system can (Linux 3.15)."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None and renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0:
+        return
+    aside = temporary_beside(other)
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+    except BaseException:
+        os.rename(aside, other)
+        raise
+    os.rename(aside, one)

@@ -48,10 +48,12 @@ class Extents:
 
     def stick_out(self, offset: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of the ranges are not wholly allocated."""
-        sticking: npt.NDArray[np.bool_] = (
-            self._allocated_before(offset + length) - self._allocated_before(offset) < length
-        )
+        sticking: npt.NDArray[np.bool_] = self.allocated(offset, length) < length
         return sticking
+
+    def allocated(self, offset: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many bytes of each of the ranges are allocated."""
+        return self._allocated_before(offset + length) - self._allocated_before(offset)
 
     def _allocated_before(self, position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Allocated bytes before each position."""

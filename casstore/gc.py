@@ -9,23 +9,30 @@ finished by the next one.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from casstore import spec
+from casstore.blobs import is_plain_directory
 from casstore.digest import Digest
 from casstore.durable import Durability, make_directories, move
-from casstore.errors import CorruptContent, DocumentError, InvalidDigest, NotFound, storage_errors
-from casstore.jsondoc import load_object
+from casstore.errors import CorruptContent, InvalidDigest, NotFound, storage_errors
 from casstore.oci import Descriptor
 from casstore.operation import live_leases
 from casstore.storedir import StoreDirectory
 from casstore.streams import fetch_all
 
 _HEAD = 256  # bytes to look for the "{" of a manifest in
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark, too
+_DIGEST = re.compile(rb"sha256:([0-9a-f]{64})(?![0-9a-f])")
+_TRASH = re.compile(r"(?:[0-9a-f]{64}|op-[0-9a-f]{16}|.+@[0-9]+)\Z", re.DOTALL)
 _MANIFESTS = {
     spec.MEDIA_MANIFEST,
     spec.MEDIA_INDEX,
@@ -54,13 +61,15 @@ def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
     """Remove every blob that nothing needs.
 
     Raises:
-        CorruptContent: a manifest that a root names is damaged: what it needs cannot be known.
+        CorruptContent: a manifest that a root names is damaged: what it needs cannot be known; or a symlink or file
+            has the place of one of the store's directories.
         StoreLocked: another process does not let go of the store.
         StorageError: the file system refused.
     """
     marker = _Marker(store)
     marker.mark_roots()
     with store.exclusive():
+        _require_plain(store)
         reached = marker.mark_roots()
         leased, dead = live_leases(store.tmp)
         reached |= leased
@@ -93,11 +102,18 @@ def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
     )
 
 
-class _Blob(NamedTuple):
-    """A blob that something names, and whether it must be a manifest; else a look at it decides."""
+class _Kind(Enum):
+    """What is done with a blob that something names."""
 
+    LEAF = "of a snapshot of ours: never a manifest"
+    LOOK = "a manifest if it looks like one"
+    MANIFEST = "said to be a manifest"
+    ROOT = "said to be one by a ref or by index.json: gc does not go on without knowing what it needs"
+
+
+class _Blob(NamedTuple):
     digest: Digest
-    manifest: bool
+    kind: _Kind
 
 
 class _Marker:
@@ -110,64 +126,77 @@ class _Marker:
     def mark_roots(self) -> set[Digest]:
         """Everything that refs and foreign entries reach."""
         refs, _ = self._store.read_refs()
-        todo = [_Blob(digest, manifest=True) for digest in refs.values()]
-        todo += _named(self._store.foreign_entries())
+        todo = [(f"snapshot {name}", _Blob(digest, _Kind.ROOT)) for name, digest in refs.items()]
+        foreign = _named(self._store.foreign_entries(), manifest=_Kind.ROOT)
+        todo += [(f"index.json, entry {blob.digest}", blob) for blob in foreign]
         reached: set[_Blob] = set()
         while todo:
-            blob = todo.pop()
+            root, blob = todo.pop()
             if blob not in reached:
                 reached.add(blob)
-                todo += self._of(blob)
+                todo += [(root, child) for child in self._of(blob, root)]
         return {blob.digest for blob in reached}
 
-    def _of(self, named: _Blob) -> list[_Blob]:
+    def _of(self, named: _Blob, root: str) -> list[_Blob]:
         """What a blob names, if it is a manifest. What is not there is looked for again the next time."""
+        if named.kind is _Kind.LEAF:
+            return []
         if named not in self._children:
-            size = self._store.blobs.size(named.digest)
-            if size is None:
-                return []
-            blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=named.digest, size=size)
             try:
-                self._children[named] = self._read(blob) if named.manifest or self._may_be_manifest(blob) else []
+                size = self._store.blobs.size(named.digest)
+                if size is None:
+                    return []
+                blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=named.digest, size=size)
+                self._children[named] = self._read(blob) if self._is_manifest(blob, named.kind) else []
             except NotFound:
                 return []
+            except CorruptContent as error:
+                raise CorruptContent(
+                    f"{root}: {error}; gc cannot know what it needs: remove its names, or pull the snapshot again"
+                ) from error
         return self._children[named]
 
-    def _may_be_manifest(self, blob: Descriptor) -> bool:
+    def _is_manifest(self, blob: Descriptor, kind: _Kind) -> bool:
+        if kind is _Kind.ROOT:
+            return True
         if blob.size > spec.MAX_MANIFEST:
             return False
-        return self._store.blobs.read_range(blob, 0, min(blob.size, _HEAD)).lstrip().startswith(b"{")
+        if kind is _Kind.MANIFEST:
+            return True
+        return self._store.blobs.read_range(blob, 0, min(blob.size, _HEAD)).lstrip(_BLANK).startswith(b"{")
 
     def _read(self, blob: Descriptor) -> list[_Blob]:
+        """What a manifest names: of ours the config and the layers, of another tool's every digest that is in it.
+
+        Other tools' documents need not follow our rules for JSON; rather too much is kept of what they need.
+        """
+        raw = fetch_all(self._store.blobs, blob, limit=spec.MAX_MANIFEST)
         try:
-            raw = fetch_all(self._store.blobs, blob, limit=spec.MAX_MANIFEST)
-        except CorruptContent as error:
-            raise CorruptContent(
-                f"{error}; gc cannot know what it needs: remove its names, or pull the snapshot again"
-            ) from error
-        try:
-            document = load_object(raw, subject=str(blob.digest), limit=spec.MAX_MANIFEST)
-        except DocumentError:
-            return []
-        return _named(
-            [
-                document.get("config"),
-                document.get("subject"),
-                *_list(document.get("layers")),
-                *_list(document.get("manifests")),
-                *_list(document.get("blobs")),
-            ]
-        )
+            document = json.loads(raw)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            document = {}
+        if document.get("artifactType") == spec.ARTIFACT_TYPE and "manifests" not in document:
+            children = _named([document.get("config"), *_list(document.get("layers"))], manifest=_Kind.LEAF)
+            subject = _named([document.get("subject")], manifest=_Kind.LOOK)
+            return [*subject, *(_Blob(child.digest, _Kind.LEAF) for child in children)]
+        told = [document.get("config"), document.get("subject")]
+        for part in ("layers", "manifests", "blobs"):
+            told += _list(document.get(part))
+        mentioned = [_Blob(Digest(hex_.decode()), _Kind.LOOK) for hex_ in set(_DIGEST.findall(raw))]
+        return _named(told, manifest=_Kind.MANIFEST) + mentioned
 
 
-def _named(descriptors: Iterable[object]) -> list[_Blob]:
-    """What descriptors name; nothing for what is none, or has a digest of another algorithm."""
+def _named(descriptors: Iterable[object], *, manifest: _Kind) -> list[_Blob]:
+    """What descriptors name, manifests as `manifest`; nothing for what is none or has another kind of digest."""
     found = []
     for descriptor in descriptors:
         if isinstance(descriptor, dict):
             with contextlib.suppress(InvalidDigest):
                 digest = Digest.parse(descriptor.get("digest"))
-                found.append(_Blob(digest, descriptor.get("mediaType") in _MANIFESTS))
+                kind = descriptor.get("mediaType")
+                found.append(_Blob(digest, manifest if isinstance(kind, str) and kind in _MANIFESTS else _Kind.LOOK))
     return found
 
 
@@ -185,12 +214,24 @@ def _set_aside(store: StoreDirectory, garbage: list[Digest], dead: list[str]) ->
                 move(path, os.path.join(store.trash, os.path.basename(path)))
 
 
+def _require_plain(store: StoreDirectory) -> None:
+    """Raise CorruptContent where a symlink, made since the store was opened, would lead gc out of it."""
+    for path in (store.refs.path, os.path.dirname(store.blobs.path), store.blobs.path, store.tmp, store.trash):
+        is_plain_directory(path)
+
+
 def _empty_trash(store: StoreDirectory) -> None:
+    """Remove what gc and removals of refs have put there, and nothing else."""
+    if not is_plain_directory(store.trash):
+        return
     with storage_errors("emptying the trash"):
-        for name in os.listdir(store.trash):
-            path = os.path.join(store.trash, name)
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
+        fd = os.open(store.trash, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            for name in filter(_TRASH.match, os.listdir(fd)):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                    if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                        shutil.rmtree(name, ignore_errors=True, dir_fd=fd)
+                    else:
+                        os.unlink(name, dir_fd=fd)
+        finally:
+            os.close(fd)

@@ -68,6 +68,8 @@ def _runs_that_stick_out(disk: DiskMap, extents: Extents) -> DiskMap:
     runs = disk.runs
     lengths = runs.length.astype(np.int64)
     offsets = np.cumsum(runs.gap.astype(np.int64) + lengths) - lengths
+    if (extents.allocated(offsets, lengths) == 0).any():
+        raise CorruptContent(f"disk {disk.name}: a run lies wholly outside of the extents, where all bytes are zero")
     keep = extents.stick_out(offsets, lengths)
     starts, ends = offsets[keep], (offsets + lengths)[keep]
     gaps = (starts - np.concatenate([[0], ends[:-1]])[: len(starts)]).astype(np.uint64)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from casstore import durable, spec
-from casstore.blobs import BlobDirectory
+from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.content import Fetcher, Reader
 from casstore.digest import Digest
 from casstore.durable import Durability
@@ -69,15 +69,18 @@ class LayoutTarget:
     Raises:
         NotFound: no layout there, and `create` is not set.
         DocumentError: there is something else, or a layout of another version.
+        CorruptContent: a symlink or file has the place of a directory in it.
     """
 
     def __init__(
         self, root: str, *, create: bool = False, durability: Durability = Durability.FULL, wait: float = 60.0
     ) -> None:
-        self.root, self._durability, self._wait = root, durability, wait
-        self.blobs = BlobDirectory(os.path.join(root, "blobs", "sha256"))
         if os.path.lexists(root) and not os.path.isdir(root):
             raise DocumentError(f"oci:{root}", "expected an OCI layout, got no directory")
+        root = os.path.realpath(root)  # the caller may name it by a symlink; inside of it none is followed
+        self.root, self._durability, self._wait = root, durability, wait
+        self.blobs = BlobDirectory(os.path.join(root, "blobs", "sha256"))
+        self._require_plain()
         if check_marker(root):
             return
         if not create:
@@ -86,6 +89,11 @@ class LayoutTarget:
             durable.make_directories(root, durability)
             with self._locked():
                 self._make()
+
+    def _require_plain(self) -> None:
+        """Raise CorruptContent where a symlink would lead writes and removals out of the layout."""
+        for part in ("blobs", "blobs/sha256", _STAGING):
+            is_plain_directory(os.path.join(self.root, part))
 
     def _make(self) -> None:
         """Make an empty layout, or finish one whose making was interrupted; the marker comes last."""
@@ -178,7 +186,9 @@ class LayoutTarget:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """The layout's lock; its first holder clears away what dead processes left."""
+        self._require_plain()
         with durable.lock(self.root, wait=self._wait):
+            self._require_plain()  # as it is now, after the wait
             for path in live_leases(os.path.join(self.root, _STAGING))[1]:
                 shutil.rmtree(path, ignore_errors=True)
             yield

@@ -255,6 +255,17 @@ def format_created_at(ns: int) -> str:
     return time.replace(tzinfo=None).isoformat() + (f".{digits}" if digits else "") + "+00:00"
 
 
+def created_time(text: str) -> datetime | None:
+    """The time that a `created_at` says, in UTC; None where it cannot be read or has no place between the years 1 and
+    9999. It is not validated anywhere: whoever made the snapshot wrote it.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def is_rfc3339(text: str) -> bool:
     """Whether `text` is a time as RFC 3339, section 5.6, wants it, in the form that every reader takes: `T` and `Z` in
     upper case, a day of the calendar, no leap second.

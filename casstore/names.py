@@ -21,7 +21,7 @@ SnapshotName = NewType("SnapshotName", str)
 _NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[._-]|--)[A-Za-z0-9]+)*\Z", re.ASCII)
 _RESERVED = re.compile(r"sha256-[0-9a-f]{64}(?:\.[A-Za-z0-9._-]*)?\Z", re.ASCII)
 _PREFIX = re.compile(r"sha256:([0-9a-f]{6,64})\Z", re.ASCII)
-_DISK = re.compile(r"[a-z0-9._-]{1,64}\Z", re.ASCII)
+_DISK = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z", re.ASCII)
 _GRAMMAR = "letters and digits, joined by single '.', '_', '-' or '--', at most 128 characters"
 
 
@@ -69,13 +69,15 @@ def parse_selector(text: str) -> SnapshotName | DigestPrefix:
 
 
 def parse_disk_name(text: str) -> str:
-    """Check a disk's name: `[a-z0-9._-]{1,64}`, not `.` or `..`, nor what a snapshot's directory needs itself.
+    """Check a disk's name: `[a-z0-9][a-z0-9._-]{0,63}`, and not what a snapshot's directory needs itself.
+
+    A disk is restored under this name, so none may hide (`.profile`) or look like an option (`-rf`).
 
     Raises:
         InvalidName: anything else.
     """
-    if not _DISK.match(text) or text in {".", "..", "manifest.json"}:
+    if not _DISK.match(text) or text == "manifest.json":
         raise InvalidName(
-            f"disk name {ascii(text[:80])}: expected 1 to 64 of a-z 0-9 . _ -, and not '.', '..' or 'manifest.json'"
+            f"disk name {ascii(text[:80])}: expected a-z 0-9, then up to 63 of a-z 0-9 . _ -, and not 'manifest.json'"
         )
     return text

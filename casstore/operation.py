@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _LEASE = "lease"
 _PREFIX = "op-"
+_NAME = re.compile(_PREFIX + r"[0-9a-f]{16}\Z")
 
 
 class StagedBlob:
@@ -186,7 +188,7 @@ def live_leases(parent: str) -> tuple[set[Digest], list[str]]:
     dead: list[str] = []
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(parent)):
-            if not name.startswith(_PREFIX):
+            if not _NAME.match(name):
                 continue
             path = os.path.join(parent, name)
             lease = os.path.join(path, _LEASE)

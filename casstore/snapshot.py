@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from casstore import durable
@@ -21,7 +21,7 @@ from casstore.content import Fetcher, RangeReader
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import AlreadyExists
-from casstore.manifest import MANIFEST_FILENAME, Manifest, SnapshotFormat
+from casstore.manifest import MANIFEST_FILENAME, Manifest, SnapshotFormat, created_time
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.progress import Meter, Progress, silent
 
@@ -294,11 +294,7 @@ class SnapshotHandle:
     @property
     def created_at(self) -> datetime | None:
         """When it was captured, in UTC; None where the manifest does not say so in a form that can be read."""
-        try:
-            time = datetime.fromisoformat(self.manifest.created_at)
-        except ValueError:
-            return None
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        return created_time(self.manifest.created_at)
 
     def open(self) -> Snapshot:
         """Read its documents."""

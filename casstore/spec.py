@@ -8,6 +8,9 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 
+SECTOR: Final = 512
+"""Bytes. A disk has at most one extent per sector: no file system allocates in smaller units."""
+
 BLOCK: Final = 4096
 """Bytes of a block: chunk boundaries lie on multiples of it, and zero detection works in it."""
 
@@ -38,8 +41,8 @@ MAX_MANIFEST: Final = 4 * MIB
 """Bytes. Registries refuse larger manifests (docker-registry 2.8.2 answers 400, zot 413)."""
 MAX_INDEX: Final = 64 * MIB
 """Bytes of an index.json; about 400 per ref."""
-MAX_MAP: Final = 512 * MIB
-"""Bytes of a decoded map: about 12 million runs, a fully fragmented 1 TiB disk."""
+MAX_MAP: Final = 128 * MIB
+"""Bytes of a decoded map: 4.8 million runs, or 400 GiB of which no two chunks belong together."""
 MAX_PACKS: Final = 30_000
 """Packs of a map; a manifest of 4 MiB names 28,000."""
 MAX_DISKS: Final = 1024

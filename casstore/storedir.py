@@ -18,13 +18,15 @@ Who wants it shared passes `gate.lock` first, which gc keeps closed while it wai
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from casstore import durable, layout, spec
-from casstore.blobs import BlobDirectory
+from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.content import Reader
 from casstore.digest import Digest
 from casstore.durable import Durability
@@ -32,6 +34,7 @@ from casstore.errors import (
     AlreadyExists,
     CasstoreError,
     CorruptContent,
+    DocumentError,
     NotFound,
     StorageError,
     StoreLocked,
@@ -53,6 +56,7 @@ _FEATURES: Mapping[str, frozenset[str]] = {
     "incompatible": frozenset(),
 }
 """The feature flags that this version knows."""
+_OWN_TEMPORARIES = tuple(f".{name}." for name in ("oci-layout", _MARKER, "index.json"))
 _OWN_MARKER = dump({"version": spec.STORE_FORMAT, "features": {name: [] for name in _FEATURES}})
 
 
@@ -87,13 +91,13 @@ class StoreDirectory:
         """
         path = os.path.abspath(path)
         parts = [os.path.join(path, part) for part in ("refs", "blobs", "blobs/sha256")]
-        present = [_is_plain_directory(part) for part in parts]
+        present = [is_plain_directory(part) for part in parts]
         if not all(present):
             if not create:
                 raise NotFound(f"store {path!r}: there is no store; casstore create and casstore pull make one")
             _make(path, parts, options)
         for name in ("tmp", "trash"):
-            _is_plain_directory(os.path.join(path, name))
+            is_plain_directory(os.path.join(path, name))
         read_only = not os.access(path, os.W_OK) or not all(os.access(part, os.W_OK) for part in parts)
         known = _check_marker(path)
         directory = cls(path, options, read_only=read_only or known is _Compatibility.READ_ONLY)
@@ -123,12 +127,17 @@ class StoreDirectory:
             self._derive_index()
 
     def clear_temporaries(self) -> None:
-        """Remove what processes that died had not yet given its name."""
+        """Remove what processes that died had not yet given its name; nothing that is not the store's own."""
         with durable.lock(self._lock_path("refs.lock"), wait=self.options.wait), storage_errors("collecting garbage"):
             for folder in (self.path, self.refs.path):
                 for name in filter(durable.is_temporary, os.listdir(folder)):
+                    if folder == self.path and not name.startswith(_OWN_TEMPORARIES):
+                        continue  # as of a disk that is restored into this directory
+                    path = os.path.join(folder, name)
                     with contextlib.suppress(FileNotFoundError):
-                        os.unlink(os.path.join(folder, name))
+                        mode = os.lstat(path).st_mode
+                        if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+                            os.unlink(path)
 
     def require_writable(self) -> None:
         """Raise StorageError on a read-only store."""
@@ -223,29 +232,41 @@ class StoreDirectory:
         return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
 
     def foreign_entries(self) -> list[dict[str, Any]]:
-        """The entries of index.json that another tool added; none when it is missing or damaged."""
+        """The entries of index.json that another tool added; none when there is no index.json, or no index in it.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
         return self._foreign(lambda: self.read_refs()[0])
 
     def _foreign(self, read_refs: Callable[[], Mapping[SnapshotName, Digest]]) -> list[dict[str, Any]]:
-        """Entries without our mark; not those that say what a ref says already."""
+        """Entries without our mark, as they are; not those that say what a ref says already."""
         try:
             entries = [entry for entry in self._index_entries() if not _is_ours(entry)]
-            if not entries:
-                return []
-            # Only theirs go through the schema: ours are derived, and may be thousands.
-            index = ImageIndex.parse(ImageIndex(tuple(entries)).to_bytes(), subject="index.json")
-        except (CasstoreError, LookupError, TypeError, AttributeError):
-            return []  # damaged: made anew; only what another tool had added to it is lost
+        except (NotFound, DocumentError):
+            return []  # made anew
+        if not entries:
+            return []
         ours = {(name, str(digest)) for name, digest in read_refs().items()}
-        return [entry for entry in index.entries if (_ref_name(entry), entry["digest"]) not in ours]
+        return [entry for entry in entries if (_ref_name(entry), entry["digest"]) not in ours]
 
     def _index_entries(self) -> list[dict[str, Any]]:
-        """The entries of index.json as they are; any error when it is missing or not of its form."""
+        """The entries of index.json that name something, as they are.
+
+        Another tool's entries break our strict rules and the schema as they like: gc would take away what is forgotten.
+
+        Raises:
+            NotFound: there is no index.json.
+            DocumentError: it is no JSON object with a list of manifests.
+            StorageError: it cannot be read, or is too large to be.
+        """
         raw = layout.read_file(os.path.join(self.path, "index.json"), limit=spec.MAX_INDEX)
         if raw is None:
             raise NotFound(f"store {self.path!r}: it has no index.json")
+        if len(raw) > spec.MAX_INDEX:
+            raise StorageError(f"store {self.path!r}: expected an index.json of at most {spec.MAX_INDEX} bytes")
         if raw != self._parsed[0]:
-            self._parsed = raw, load_object(raw, subject="index.json", limit=spec.MAX_INDEX)["manifests"]
+            self._parsed = raw, _load_entries(raw)
         return self._parsed[1]
 
     def _derive_index(self) -> None:
@@ -256,12 +277,13 @@ class StoreDirectory:
             if size is not None:
                 entries.append(_entry(name, digest, size))
         for entry in self._foreign(lambda: refs):
-            annotations = dict(entry.get("annotations", {}))
+            annotations = dict(_annotations(entry))
             for mark in (_STORE_REF, _STORE_DIGEST):
                 annotations.pop(mark, None)  # was copied from an entry of ours
             if _ref_name(entry) in refs:
                 del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
-            entries.append({**entry, "annotations": annotations})
+            changed = annotations != _annotations(entry)
+            entries.append({**entry, "annotations": annotations} if changed else entry)
         index = ImageIndex(tuple(entries))
         path = os.path.join(self.path, "index.json")
         if layout.read_file(path, limit=spec.MAX_INDEX) != index.to_bytes():
@@ -297,32 +319,65 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
     umoci copies the marks to the names that it adds; skopeo keeps them where it gives a name to another digest, and
     takes the name from the entry that had it.
     """
-    annotations = entry.get("annotations", {})
+    annotations = _annotations(entry)
     mark = annotations.get(_STORE_REF)
     return mark is not None and annotations.get(_STORE_DIGEST) == entry["digest"] and _ref_name(entry) in {mark, None}
 
 
 def _ref_name(entry: Mapping[str, Any]) -> str | None:
-    name: str | None = entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME)
-    return name
+    name = _annotations(entry).get(spec.ANNOTATION_REF_NAME)
+    return name if isinstance(name, str) else None
 
 
-def _is_plain_directory(path: str) -> bool:
-    """Whether `path` is a directory, and no symlink to one. Raises CorruptContent for anything else there."""
-    with storage_errors(f"opening {path!r}"):
-        try:
-            os.lstat(path)  # not lexists, which takes "no permission" for "not there"
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-    if os.path.islink(path) or not os.path.isdir(path):
-        raise CorruptContent(f"{path!r}: expected a directory of the store, got a symlink or file")
-    return True
+def _annotations(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    annotations = entry.get("annotations")
+    return annotations if isinstance(annotations, dict) else {}
+
+
+def _load_entries(raw: bytes) -> list[dict[str, Any]]:
+    """The entries of an index.json that have a digest: strictly parsed if that can be done, else leniently."""
+    document: Any
+    try:
+        document, strict = load_object(raw, subject="index.json", limit=spec.MAX_INDEX), True
+    except DocumentError:
+        document, strict = _load_leniently(raw), False
+    manifests = document.get("manifests") if isinstance(document, dict) else None
+    if not isinstance(manifests, list):
+        raise DocumentError("index.json", "expected a JSON object with a list of manifests")
+    entries = [entry for entry in manifests if isinstance(entry, dict)]
+    if not strict:
+        entries = list(map(_writable, entries))
+    return [entry for entry in entries if isinstance(entry.get("digest"), str)]
+
+
+def _load_leniently(raw: bytes) -> Any:
+    def integer(digits: str) -> int | float:
+        return int(digits) if len(digits) < 4000 else float(digits)  # CPython refuses to convert longer ones
+
+    try:
+        return json.loads(raw, parse_int=integer)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _writable(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry; of one that cannot be written as JSON again (NaN, lone surrogates), only what names its content."""
+    try:
+        dump(entry)
+    except (ValueError, RecursionError):
+        kept = {name: entry.get(name) for name in ("mediaType", "digest", "size")}
+        return {
+            name: value
+            for name, value in kept.items()
+            if isinstance(value, int) or (isinstance(value, str) and value.isascii())
+        }
+    return entry
 
 
 def _make(path: str, parts: list[str], options: StoreOptions) -> None:
     with storage_errors(f"making store {path!r}"):
         strangers = os.path.lexists(path) and set(os.listdir(path)) - {"blobs", "refs"}
-    if strangers and not all(map(_is_plain_directory, parts)):  # else another process has made it just now
+    if strangers and not all(map(is_plain_directory, parts)):  # else another process has made it just now
         if "oci-layout" in strangers:
             problem = "expected a casstore store, got a plain OCI layout; name it oci:DIR, or choose another place"
             raise AlreadyExists(f"store {path!r}: {problem}")

@@ -16,12 +16,14 @@ from casstore.blobs import BlobDirectory
 from casstore.capture import Place
 from casstore.catalog import Catalog
 from casstore.content import Fetcher, Reader
+from casstore.contents import verify_integrity
 from casstore.digest import ChunkId, Digest
 from casstore.errors import CasstoreError, CorruptContent, NotFound
 from casstore.intake import verify_chunks
 from casstore.names import SnapshotName, parse_name
 from casstore.oci import Descriptor
 from casstore.operation import StagedBlob
+from casstore.progress import Meter, silent
 from casstore.storedir import StoreDirectory
 from casstore.streams import COPY_CHUNK
 
@@ -100,13 +102,14 @@ class Transaction:
     def exists(self, descriptor: Descriptor) -> bool:
         """Whether content is staged or stored; see Prober. What is stored stays stored until the commit.
 
-        A document is read as well: a damaged one counts as missing, so that a pull mends it.
+        A document is read as well, and with `force` every blob: a damaged one counts as missing, so a pull mends it.
         """
         if self._operation.staged.exists(descriptor):
             return True
         with self._directory.shared():
             stored = self._rely_on(descriptor)
-        return stored and (descriptor.media_type in {spec.MEDIA_PACK, spec.MEDIA_FILE} or self._is_sound(descriptor))
+        trusted = descriptor.media_type in {spec.MEDIA_PACK, spec.MEDIA_FILE} and not self._force
+        return stored and (trusted or self._is_sound(descriptor))
 
     def _is_sound(self, descriptor: Descriptor) -> bool:
         try:
@@ -147,7 +150,8 @@ class Transaction:
 
         Raises:
             NotFound: a blob is missing; the store is unchanged.
-            CorruptContent: a document, frame or chunk is wrong; the store is unchanged.
+            CorruptContent: a document, frame or chunk is wrong, or the disk is not what its recorded integrity says;
+                the store is unchanged.
             AlreadyExists: the name stands for something else, and the transaction was not forced.
         """
         wanted = parse_name(name)
@@ -156,6 +160,8 @@ class Transaction:
             if not self.exists(blob):
                 raise NotFound(f"snapshot {descriptor.digest}: blob {blob.digest} is neither stored nor staged")
         verify_chunks(artifact, known=lambda pack: self._catalog.chunks_of(pack.digest), workers=self._workers)
+        if not self._catalog.entries([descriptor.digest]):  # else it was checked when it came
+            verify_integrity(artifact, workers=self._workers, meter=Meter(silent, "hashing", None))
         self.commit(wanted, descriptor)
 
     def commit(self, name: SnapshotName, root: Descriptor) -> None:

@@ -11,25 +11,11 @@ from dataclasses import dataclass
 
 from casstore.artifact import Artifact
 from casstore.content import Fetcher
-from casstore.contents import hash_disk
-from casstore.errors import DigestMismatch
+from casstore.contents import UpperStatus, verify_integrity
 from casstore.intake import verify_chunks
-from casstore.integrity import candidates, hasher
 from casstore.oci import Descriptor
 from casstore.progress import Meter
 from casstore.streams import COPY_CHUNK
-
-
-@dataclass(frozen=True, slots=True)
-class UpperStatus:
-    """What the recorded integrity says. `kind` is "not_recorded" or "verified"; `meaning` is the algorithm that held,
-    in the command line's spelling: msb-sparse-sha256-v1 has two meanings.
-    """
-
-    kind: str
-    algorithm: str | None = None
-    digest: str | None = None
-    meaning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +48,3 @@ def _read_through(blobs: Fetcher, blob: Descriptor, meter: Meter) -> None:
     with blobs.fetch(blob) as reader:
         while part := reader.read(COPY_CHUNK):
             meter.add(len(part))
-
-
-def verify_integrity(artifact: Artifact, *, workers: int, meter: Meter) -> UpperStatus:
-    """Compare the first disk's content with the recorded integrity.
-
-    Raises:
-        DigestMismatch: none of the meanings of the recorded algorithm gives the recorded digest.
-        UnsupportedVersion: the algorithm is unknown.
-    """
-    recorded = artifact.config.upper.integrity
-    if recorded is None:
-        return UpperStatus("not_recorded")
-    disk = artifact.map.disks[0]
-    spellings = candidates(recorded.algorithm, subject=f"snapshot {artifact.digest}")
-    hashers = [hasher(spelling, disk.size) for spelling in spellings]
-    hash_disk(artifact, disk, hashers, workers=workers, meter=meter)
-    digests = [each.finish() for each in hashers]
-    if recorded.digest not in digests:
-        subject = f"snapshot {artifact.digest}: upper digest mismatch ({recorded.algorithm})"
-        raise DigestMismatch(subject, expected=recorded.digest, got=" or ".join(digests))
-    return UpperStatus("verified", recorded.algorithm, recorded.digest, spellings[digests.index(recorded.digest)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -12,10 +13,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from casstore import Snapshot, Store, durable, gc, operation
+from casstore import Snapshot, Store, durable, gc, operation, spec
 from casstore.capture import Place
 from casstore.digest import ChunkId, Digest
 from casstore.errors import CorruptContent, NotFound, StorageError, StoreLocked
@@ -79,12 +81,12 @@ def test_a_dry_run_foretells_and_changes_nothing(store: Store, tmp_path: Path) -
     capture(store, tmp_path, "kept", 1)
     capture(store, tmp_path, "gone", 2)
     store.remove("gone")
-    (root_of(store) / "tmp/op-dead").mkdir()
+    (root_of(store) / "tmp/op-000000000000000d").mkdir()
     (root_of(store) / "refs/.gone.0123456789ab.tmp").symlink_to("x")
     before = all_files(root_of(store))
     foretold = store.gc(dry_run=True)
     assert all_files(root_of(store)) == before
-    assert (root_of(store) / "tmp/op-dead").exists()
+    assert (root_of(store) / "tmp/op-000000000000000d").exists()
     report = store.gc()
     assert foretold.dry_run
     assert (foretold.removed, foretold.freed, foretold.dead_operations) == (report.removed, report.freed, 1)
@@ -135,7 +137,7 @@ def test_a_damaged_manifest_stops_gc_for_what_it_needs_cannot_be_known(store: St
     flip_byte(blob_path(root, made.digest), at)
     before = all_files(root)
     for dry_run in (True, False):
-        with pytest.raises(CorruptContent, match="gc cannot know"):
+        with pytest.raises(CorruptContent, match=r"snapshot bad: .*gc cannot know"):
             store.gc(dry_run=dry_run)
     assert all_files(root) == before
     store.remove("bad")
@@ -174,6 +176,147 @@ def test_gc_does_not_ask_what_time_it_is(store: Store, tmp_path: Path, age: int)
         store.gc()
         assert blobs(root_of(store)) == reachable(root_of(store))
         assert change.exists(staged)
+
+
+# --- what others have put there ---------------------------------------------------------------------------------------
+
+
+def put_blob(root: Path, data: bytes) -> Digest:
+    digest = Digest.of(data)
+    blob_path(root, digest).write_bytes(data)
+    return digest
+
+
+def add_entry(root: Path, digest: Digest, **more: object) -> None:
+    document = json.loads((root / "index.json").read_bytes())
+    document["manifests"].append({"mediaType": spec.MEDIA_MANIFEST, "digest": str(digest), "size": 1, **more})
+    (root / "index.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        '{"ratio":1.5,"layers":[{"digest":"%s"}]}',
+        '\ufeff{"layers":[{"digest":"%s"}]}',
+        '{"layers":[],"layers":[{"digest":"%s"}],"layers":[]}',
+        '{"elsewhere":{"deep":["%s"]}}',
+        '{"layers":[{"digest":"%s"}],"n":' + "9" * 5000 + "}",
+    ],
+)
+def test_foreign_manifests_need_not_follow_our_rules(store: Store, form: str) -> None:
+    root = root_of(store)
+    inner = put_blob(root, (form % put_blob(root, b"layer")).encode())
+    outer = put_blob(root, (form % inner).encode())
+    add_entry(root, outer)
+    put_blob(root, b"garbage")
+    assert store.gc().removed == (Digest.of(b"garbage"),)
+
+
+def test_a_large_or_odd_blob_that_a_foreign_manifest_names_is_just_kept(store: Store) -> None:
+    root = root_of(store)
+    inner = [put_blob(root, b"{" + bytes(spec.MAX_MANIFEST)), put_blob(root, b"{no json")]
+    document = {"manifests": [{"mediaType": spec.MEDIA_MANIFEST, "digest": str(digest)} for digest in inner]}
+    add_entry(root, put_blob(root, json.dumps(document).encode()))
+    assert store.gc().removed == ()
+    assert blobs(root) > {digest.hex for digest in inner}
+
+
+def test_no_layer_of_a_snapshot_is_taken_for_a_manifest(store: Store, tmp_path: Path) -> None:
+    """Whoever made a snapshot that was pulled may else stop gc for good: with a layer that is said to be one."""
+    root = root_of(store)
+    damaged, named = put_blob(root, b"{ damaged"), put_blob(root, b"named by the layer")
+    blob_path(root, damaged).write_bytes(b"{ DAMAGED")
+    layer = put_blob(root, json.dumps({"layers": [{"digest": str(named)}]}).encode())
+    document = {
+        "artifactType": spec.ARTIFACT_TYPE,
+        "config": {"mediaType": spec.MEDIA_MANIFEST, "digest": str(damaged)},
+        "layers": [{"mediaType": spec.MEDIA_MANIFEST, "digest": str(layer)}],
+    }
+    manifest = put_blob(root, json.dumps(document).encode())
+    (root / "refs/pulled").symlink_to(f"../blobs/sha256/{manifest.hex}")
+    assert store.gc().removed == (named,)
+    assert blobs(root) == {damaged.hex, layer.hex, manifest.hex}
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
+def test_gc_does_not_go_on_without_an_index_that_is_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    root = root_of(store)
+    add_entry(root, foreign := put_blob(root, b"{}"))
+    before = all_files(root)
+    real = os.open
+
+    def fail(path: str, *rest: Any, **more: Any) -> int:
+        if str(path).endswith("index.json"):
+            raise OSError(error, os.strerror(error))
+        return real(path, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(StorageError, match=r"index\.json"):
+            store.gc()
+    assert all_files(root) == before
+    assert store.foreign() == [str(foreign)]
+
+
+@pytest.mark.parametrize("part", ["trash", "tmp", "refs", "blobs", "blobs/sha256"])
+def test_a_part_that_was_swapped_for_a_symlink_stops_gc(store: Store, tmp_path: Path, part: str) -> None:
+    """After the store was opened."""
+    root = root_of(store)
+    capture(store, tmp_path, "gone", 1)
+    store.remove("gone")
+    (root / part).rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / ("0" * 64)).touch()
+    (root / part).symlink_to(tmp_path / "elsewhere")
+    before = all_files(tmp_path / "elsewhere")
+    with pytest.raises(CorruptContent, match=part):
+        store.gc()
+    assert all_files(tmp_path / "elsewhere") == before
+
+
+def test_a_trash_that_is_swapped_while_gc_runs_is_not_emptied(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = root_of(store)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / ("0" * 64)).touch()
+    real = gc._set_aside
+
+    def swap(*arguments: Any) -> None:
+        real(*arguments)
+        (root / "trash").rename(tmp_path / "trash")
+        (root / "trash").symlink_to(victim)
+
+    monkeypatch.setattr(gc, "_set_aside", swap)
+    with pytest.raises(CorruptContent, match="trash"):
+        store.gc()
+    assert os.listdir(victim) == ["0" * 64]
+
+
+def test_only_what_gc_puts_into_the_trash_is_removed_from_it(store: Store, tmp_path: Path) -> None:
+    trash = root_of(store) / "trash"
+    (trash / "op-0123456789abcdef").mkdir(parents=True)
+    (trash / "op-0123456789abcdef/lease").touch()
+    (trash / "op-mine").mkdir()
+    for name in ("0" * 64, "name@1", "odd \n name@12", "notes", "0" * 63, "name@", "a@b"):
+        (trash / name).touch()
+    (trash / ("1" * 64)).symlink_to(tmp_path)
+    store.gc()
+    assert sorted(os.listdir(trash)) == sorted(["op-mine", "notes", "0" * 63, "name@", "a@b"])
+
+
+def test_only_the_stores_own_temporaries_are_cleared(store: Store) -> None:
+    root = root_of(store)
+    own = [".index.json.0123456789ab.tmp", ".oci-layout.0123456789ab.tmp", ".casstore.json.0123456789ab.tmp"]
+    for name in [*own, "refs/.x.0123456789ab.tmp", ".disk.raw.0123456789ab.tmp"]:
+        (root / name).touch()
+    directories = [".index.json.ba9876543210.tmp", "refs/.y.0123456789ab.tmp"]
+    for name in directories:
+        (root / name).mkdir()
+    store.gc()
+    assert leftovers(root) == sorted([".disk.raw.0123456789ab.tmp", *directories])
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------
@@ -288,12 +431,12 @@ def test_operations_without_a_process_are_dead(store: Store, dead: str) -> None:
     place = root_of(store) / "tmp"
     place.mkdir(exist_ok=True)
     if dead == "file":
-        (place / "op-1").touch()
+        (place / "op-0000000000000001").touch()
     else:
-        (place / "op-1").mkdir()
-        (place / "op-1/new-1").write_bytes(b"x")
+        (place / "op-0000000000000001").mkdir()
+        (place / "op-0000000000000001/new-1").write_bytes(b"x")
         if dead != "no lease":
-            (place / "op-1/lease").write_text(f"sha256:{'0' * 64}\nsha256:1")
+            (place / "op-0000000000000001/lease").write_text(f"sha256:{'0' * 64}\nsha256:1")
     (place / "something else").touch()
     blob_path(root_of(store), "0" * 64).touch()
     report = store.gc()
@@ -303,12 +446,12 @@ def test_operations_without_a_process_are_dead(store: Store, dead: str) -> None:
 
 
 def test_an_operation_that_ends_while_gc_runs_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root_of(store) / "tmp/op-1").mkdir(parents=True)
+    (root_of(store) / "tmp/op-0000000000000001").mkdir(parents=True)
     real = operation.live_leases
 
     def ends(parent: str) -> tuple[set[Digest], list[str]]:
         found = real(parent)
-        shutil.rmtree(root_of(store) / "tmp/op-1")
+        shutil.rmtree(root_of(store) / "tmp/op-0000000000000001")
         return found
 
     monkeypatch.setattr(gc, "live_leases", ends)
@@ -461,7 +604,7 @@ def test_gc_interrupted_before_it_empties_the_trash(
     """Row 38."""
     root = root_of(store)
     capture(store, tmp_path, "gone", 1)
-    (root / "tmp/op-dead").mkdir()
+    (root / "tmp/op-000000000000000d").mkdir()
     store.remove("gone")
 
     def interrupt(_: object) -> None:

@@ -274,6 +274,45 @@ def test_a_blob_that_lies_about_itself_is_not_read(tmp_path: Path) -> None:
         target.exists(descriptor)
 
 
+@pytest.mark.parametrize("part", [".casstore", "blobs", "blobs/sha256"])
+@pytest.mark.parametrize("kind", ["symlink", "file"])
+def test_no_part_of_a_layout_may_lead_elsewhere(tmp_path: Path, part: str, kind: str) -> None:
+    """Row 24: else a push would write to, or clear, a directory that is no part of the layout."""
+    place, victim = tmp_path / "layout", tmp_path / "victim"
+    target = LayoutTarget(str(place), create=True)
+    put(target, b"{}")
+    (place / part).rename(victim)
+    (victim / "op-0123456789abcdef").mkdir()
+    if kind == "symlink":
+        (place / part).symlink_to(victim)
+    else:
+        (place / part).touch()
+    before = sorted(os.listdir(victim))
+    with pytest.raises(CorruptContent, match=part):  # it was opened before
+        put(target, b"[]")
+    for create in (False, True):
+        with pytest.raises(CorruptContent, match=part):
+            LayoutTarget(str(place), create=create)
+    assert sorted(os.listdir(victim)) == before
+
+
+def test_only_operations_are_cleared(tmp_path: Path) -> None:
+    place = tmp_path / "layout"
+    target = LayoutTarget(str(place), create=True)
+    for name in ("op-0123456789abcdef", "op-mine", "other"):
+        (place / ".casstore" / name).mkdir(parents=True)
+    put(target, b"{}")
+    assert sorted(os.listdir(place / ".casstore")) == ["op-mine", "other"]
+
+
+def test_a_layout_may_be_named_by_a_symlink(tmp_path: Path) -> None:
+    LayoutTarget(str(tmp_path / "layout"), create=True)
+    (tmp_path / "link").symlink_to("layout")
+    target = LayoutTarget(str(tmp_path / "link"))
+    target.tag(put(target, b"{}"), "tag")
+    assert LayoutTarget(str(tmp_path / "layout")).resolve("tag").size == 2
+
+
 # --- a store, seen by other tools -------------------------------------------------------------------------------------
 
 
@@ -473,3 +512,57 @@ def test_foreign_entries_of_odd_kinds_stop_nothing(store: Store) -> None:
     store.tag("one", "other")
     assert len(store.foreign()) == 3
     require_sound(root)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '"ratio":1.5',
+        '"annotations":{"long":"' + "x" * 70_000 + '"}',
+        '"annotations":{"n":1}',
+        '"annotations":[]',
+        '"n":' + "9" * 30,
+        '"k":1,"k":2',
+    ],
+)
+def test_one_odd_entry_makes_none_be_forgotten(store: Store, odd: str) -> None:
+    root = Path(store.path)
+    target = LayoutTarget(str(root))
+    layer, other = put(target, b"layer"), put(target, b"{}")
+    manifest = put(target, json.dumps({"schemaVersion": 2, "layers": [layer.to_dict()]}).encode())
+    target.tag(other, "plain")
+    entry = f'{{"mediaType":"{spec.MEDIA_MANIFEST}","digest":"{manifest.digest}","size":{manifest.size},{odd}}}'
+    text = (root / "index.json").read_text().replace('"manifests":[', f'"manifests":[7,{entry},')
+    (root / "index.json").write_text(text)
+    with Store.open(root, options=FAST) as again:
+        assert again.foreign() == [str(manifest.digest), str(other.digest)]
+        assert (again.gc().removed, again.gc().foreign) == ((), 2)
+        again.tag("one", "another")
+        again.remove("another")
+        assert sorted(again.foreign()) == sorted([str(manifest.digest), str(other.digest)])
+        assert json.loads(entry) in index_entries(root)
+        assert again.gc().removed == ()
+    require_sound(root)
+
+
+@pytest.mark.parametrize("odd", ["NaN", "1e999", '"\\ud800"', "9" * 5000])
+def test_of_an_entry_that_cannot_be_written_again_the_content_is_kept(store: Store, odd: str) -> None:
+    root = Path(store.path)
+    manifest = put(LayoutTarget(str(root)), b"{}")
+    entry = f'{{"mediaType":"x","digest":"{manifest.digest}","size":2,"odd":{odd}}}'
+    text = (root / "index.json").read_text().replace('"manifests":[', f'"manifests":[{entry},')
+    (root / "index.json").write_text(text)
+    store.tag("one", "another")
+    assert {"mediaType": "x", "digest": str(manifest.digest), "size": 2} in index_entries(root)
+    assert store.gc().removed == ()
+    require_sound(root)
+
+
+def test_an_index_too_large_to_read_is_left_as_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(store.path)
+    before = (root / "index.json").read_bytes()
+    monkeypatch.setattr(spec, "MAX_INDEX", len(before) - 1)
+    with pytest.raises(StorageError, match=r"index\.json"):
+        store.gc()
+    store.tag("one", "another")
+    assert (root / "index.json").read_bytes() == before

@@ -93,12 +93,15 @@ def test_grammar(text: str) -> None:
             parse_name(text)
 
 
-@pytest.mark.parametrize("text", ["a", "root", "disk-1", "0", "...", "-", "a.b_c", "x" * 64])
+@pytest.mark.parametrize("text", ["a", "root", "disk-1", "0", "0.", "a-", "a.b_c", "x" * 64])
 def test_disk_names(text: str) -> None:
     assert parse_disk_name(text) == text
 
 
-@pytest.mark.parametrize("text", ["", ".", "..", "A", "a/b", "a\n", "a b", "x" * 65, "é", "\u0660", "a\0"])
+BAD_DISKS = ["", ".", "..", "...", "-", "-rf", ".profile", "_x", "manifest.json", "A", "a/b", "a\n", "a b", "x" * 65]
+
+
+@pytest.mark.parametrize("text", [*BAD_DISKS, "é", "\u0660", "a\0"])
 def test_bad_disk_names(text: str) -> None:
     with pytest.raises(InvalidName, match="disk name"):
         parse_disk_name(text)

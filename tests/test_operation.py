@@ -306,16 +306,17 @@ time.sleep(60)
 
 
 def test_odd_things_beside_operations(tmp_path: Path) -> None:
-    """What has no lease is dead; what is not called op- is none of ours."""
+    """What has no lease is dead; what is not called op-<16 hex> is none of ours."""
     parent = tmp_path / "tmp"
-    for name in ("op-dead", "other"):
+    dead_names = ["op-0000000000000001", "op-0000000000000002"]
+    for name in (dead_names[0], "other", "op-dead", "op-00000000000000011", "op-000000000000000A"):
         (parent / name).mkdir(parents=True)
-    (parent / "op-file").touch()
+    (parent / dead_names[1]).touch()
     with start(tmp_path) as operation:
         Path(operation.path, "lease").write_text(f"{ONE}\ngarbage\nsha256:short\n\nsha512:{'0' * 128}\n{TWO}\n")
         held, dead = live_leases(str(parent))
     assert held == {ONE, TWO}
-    assert dead == [str(parent / "op-dead"), str(parent / "op-file")]
+    assert dead == [str(parent / name) for name in dead_names]
 
 
 def test_row_34_no_locks_no_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ JSON_VERSION = 1
 """`version` of every JSON output; a field may be added within a version, none changes or goes."""
 _GAP = " " * 4
 _KEY = 16
+_CELL = 128  # a name has at most as many characters
 
 
 def printable(text: str) -> str:
@@ -53,21 +54,23 @@ def count(number: int, noun: str) -> str:
 
 def created(manifest: Manifest) -> str:
     """When it was captured, in UTC; as it was recorded where that cannot be read."""
-    from datetime import UTC, datetime
+    from casstore.manifest import created_time
 
-    try:
-        time = datetime.fromisoformat(manifest.created_at)
-    except ValueError:
-        return printable(manifest.created_at)
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    time = created_time(manifest.created_at)
+    return printable(manifest.created_at) if time is None else time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """The lines of a table, head first."""
-    lines = [head, *([printable(cell) for cell in row] for row in rows)]
+    lines = [head, *([_short(printable(cell)) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
         yield _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _short(cell: str) -> str:
+    """Cut: one long cell would widen every line."""
+    return cell if len(cell) <= _CELL else f"{cell[: _CELL - 3]}..."
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
