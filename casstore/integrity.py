@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -59,7 +60,7 @@ class ContentHasher(Protocol):
         ...
 
 
-class _Hasher:
+class _Hasher(ABC):
     """Keeps account of extents and holes, and leaves what they mean to the subclass."""
 
     def __init__(self, size: int) -> None:
@@ -90,19 +91,20 @@ class _Hasher:
         if self._at != self._end:
             raise ValueError(f"expected {self._end - self._at} more bytes of the extent")
 
-    def _extent(self, offset: int, length: int) -> None:
+    def _extent(self, offset: int, length: int) -> None:  # noqa: B027  (most have nothing to do)
         """An extent begins."""
 
+    @abstractmethod
     def _hole(self, length: int) -> None:
         """`length` zeros, perhaps none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _data(self, data: memoryview) -> None:
         """The next bytes of the extent, perhaps none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _digest(self) -> str:
-        raise NotImplementedError
+        """The digest, as recorded."""
 
 
 class _Flat(_Hasher):
