@@ -109,7 +109,7 @@ def disks(draw: st.DrawFn) -> Disk:
         )
     ):
         runs.append((gap, (count - 1) * BLOCK + more, pack, first, count))
-    least = max(sum(map(sum, extents)), sum(gap + length for gap, length, *_ in runs))
+    least = max(sum(map(sum, extents)), sum(gap + length for gap, length, *_ in runs), 512 * len(extents))
     return Disk(least + draw(st.integers(0, 2**50)), extents, runs, draw(names).encode())
 
 
