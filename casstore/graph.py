@@ -15,6 +15,7 @@ from casstore.progress import Meter
 from casstore.streams import BytesSource, fetch_all
 
 DEFAULT_CONCURRENCY = 4
+_NOTICE = 0.2  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,13 @@ def copy_graph(
         return True
 
     with ThreadPoolExecutor(concurrency, "copy") as pool:
-        futures = [pool.submit(copy, blob) for blob in blobs]
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        finally:  # also when a signal ends the wait: leaving the pool would else copy all that is queued
+            futures = [pool.submit(copy, blob) for blob in blobs]
+            waiting = True
+            while waiting:  # in short waits: a signal that another thread got is noticed between them only
+                done, left = wait(futures, timeout=_NOTICE, return_when=FIRST_EXCEPTION)
+                waiting = bool(left) and not any(future.exception() for future in done)
+        finally:  # also when a signal ends it: leaving the pool would else copy all that is queued
             pool.shutdown(wait=False, cancel_futures=True)
         for future in done:
             future.result()
