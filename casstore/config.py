@@ -66,6 +66,10 @@ class SnapshotConfig:
     """Name, digest or id of a snapshot in the store."""
     source_sandbox: str | None = None
     disk_name: str | None = None
+    trust_mtime: bool = False
+    """Do not read a file whose times, size and inode are those of its last capture, where that is safe; see `sources`.
+    Without effect on other disks, and where the snapshot goes to a path.
+    """
 
     def description(self, parent_id: str | None) -> Description:
         """As `create.build` wants it, with the parent's id."""
@@ -97,6 +101,7 @@ class SnapshotBuilder:
         self._image = SCRATCH
         self._parent: str | None = None
         self._sandbox: str | None = None
+        self._trust_mtime = False
 
     def destination(self, destination: SnapshotDestination) -> Self:
         """Where the snapshot goes."""
@@ -146,6 +151,11 @@ class SnapshotBuilder:
         self._sandbox = name
         return self
 
+    def trust_mtime(self) -> Self:
+        """Do not read a file that has not changed since its last capture, as far as its times tell."""
+        self._trust_mtime = True
+        return self
+
     def build(self) -> SnapshotConfig:
         """The finished configuration.
 
@@ -163,6 +173,7 @@ class SnapshotBuilder:
             image=self._image,
             parent=self._parent,
             source_sandbox=self._sandbox,
+            trust_mtime=self._trust_mtime,
         )
 
     def create(self, store: _Creator[Made_co]) -> Made_co:

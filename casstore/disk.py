@@ -1,4 +1,5 @@
-"""The disk to capture: opened safely, its extents found, its bytes read, and any change while reading noticed.
+"""The disk to capture: opened safely, its extents found, its bytes read, and any change while reading noticed; or, on
+a file system with reflinks, kept out by reading a clone.
 
 What a hole is, is taken from SEEK_DATA/SEEK_HOLE only on file systems that are known to tell the truth about them;
 elsewhere (FUSE, network), on block devices and from pipes every byte is read, and all-zero blocks are the holes.
@@ -25,6 +26,7 @@ Extent = tuple[int, int]
 """(offset, length) of allocated bytes."""
 
 _BLKGETSIZE64: Final = 0x80081272  # linux/fs.h
+_FICLONE: Final = 0x40049409  # linux/fs.h
 _FIEMAP: Final = 0xC020660B  # FS_IOC_FIEMAP; the structs are those of linux/fiemap.h
 _FIEMAP_HEAD: Final = struct.Struct("=QQIIII")  # start, length, flags, mapped extents, extent count, reserved
 _FIEMAP_EXTENT: Final = struct.Struct("=QQQQQIIII")  # logical, physical, length, -, -, flags, -, -, -
@@ -40,24 +42,28 @@ _TRUSTED_HOLES: Final = {  # f_type of statfs(2): file systems that implement SE
     0xCA451A4E,  # bcachefs
     0x794C7630,  # overlayfs: has no data of its own, and passes SEEK_HOLE and FIEMAP on to the file system below
 }
+_REFLINKS: Final = {0x58465342, 0x9123683E}  # xfs, btrfs: file systems whose FICLONE keeps what `clone_into` promises
 _TICK: Final = 0.02  # seconds; twice the longest tick of the clock that ctimes are taken from
+_SECOND: Final = 1_000_000_000  # ns
 _EXT_MAGIC: Final = (1024 + 56, b"\x53\xef")
 _QCOW_MAGIC: Final = b"QFI\xfb"
 
 
 @dataclass(frozen=True, slots=True)
-class _Stamp:
-    """What changes when a file is written to; ctime cannot be set back by its owner."""
+class Stamp:
+    """What tells one state of a file from another; ctime cannot be set back by its owner. Bytes, and ns since 1970."""
 
-    inode: tuple[int, int]
+    device: int
+    inode: int
     size: int
     mtime_ns: int
     ctime_ns: int
 
     @classmethod
     def of(cls, fd: int) -> Self:
+        """The stamp of an open file, as it is now."""
         info = os.fstat(fd)
-        return cls((info.st_dev, info.st_ino), info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 class DiskSource:
@@ -65,7 +71,9 @@ class DiskSource:
 
     def __init__(self, fd: int, subject: str, size: int | None, *, seekable: bool) -> None:
         self._fd, self.subject, self.size, self._seekable = fd, subject, size, seekable
-        self._stamp = _Stamp.of(fd) if seekable else None
+        self._stamp = Stamp.of(fd) if seekable else None
+        self._clone: int | None = None
+        self._changed = False  # that the disk did since it was opened was seen; saves reads in vain
         self._head = b""
         self._piped = 0
 
@@ -95,9 +103,15 @@ class DiskSource:
         """Read a disk from a pipe; `fd` is closed with the source."""
         return cls(fd, subject, None, seekable=False)
 
+    def fileno(self) -> int:
+        """The disk's descriptor."""
+        return self._fd
+
     def close(self) -> None:
-        """Close the descriptor."""
+        """Close the disk, and drop its clone."""
         os.close(self._fd)
+        if self._clone is not None:
+            os.close(self._clone)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +121,37 @@ class DiskSource:
     ) -> None:
         self.close()
 
+    def clone_into(self, directory: str) -> bool:
+        """Fix the disk's content as it is now, by a reflink of it; whether that could be done. From then on the disk
+        may change, shrink or be removed while it is read, and `check_unchanged` has nothing to say.
+
+        The clone is a file without a name in `directory`, which must be on the disk's own file system: it ends with its
+        descriptor, however the process ends. Where there is no such clone nothing has changed.
+
+        FICLONE is one point in time. The kernel locks the disk against write(2), truncation and new stores through
+        mappings, writes its dirty pages out, and only then shares its extents. So of every write the clone has all or
+        nothing, and it has all that returned before. What it does not have is what a program, or a guest's kernel,
+        still keeps to itself: the clone is what a power cut would have left. Stores that several threads make through
+        mappings while the call waits may be in the clone in another order than theirs.
+        """
+        if not self._seekable or self._clone is not None or filesystem(self._fd) not in _REFLINKS:
+            return False
+        try:
+            clone = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        try:
+            fcntl.ioctl(clone, _FICLONE, self._fd)
+            self.size = _size(clone, self.subject, block_device=False)
+        except OSError:  # another file system, swap space, a full disk ...
+            os.close(clone)
+            return False
+        except BaseException:
+            os.close(clone)
+            raise
+        self._clone = clone
+        return True
+
     def holes_are_known(self) -> bool:
         """Whether `extents` may be called; else read all bytes and look for zeros."""
         if not self._seekable or not stat.S_ISREG(os.fstat(self._fd).st_mode):
@@ -115,15 +160,15 @@ class DiskSource:
             os.lseek(self._fd, 0, os.SEEK_HOLE)
         except OSError as error:
             return error.errno == errno.ENXIO  # size 0
-        return _filesystem(self._fd) in _TRUSTED_HOLES
+        return filesystem(self._fd) in _TRUSTED_HOLES
 
     def extents(self) -> Iterator[Extent]:
         """The allocated ranges, in order, never adjacent, clipped to the size."""
-        size, at = self.size or 0, 0
+        fd, size, at = self._fixed(), self.size or 0, 0
         while at < size:
             try:
-                start = os.lseek(self._fd, at, os.SEEK_DATA)
-                at = min(os.lseek(self._fd, start, os.SEEK_HOLE), size)
+                start = os.lseek(fd, at, os.SEEK_DATA)
+                at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
             except OSError as error:
                 if error.errno == errno.ENXIO:  # no more data; or truncated just now, which check_unchanged tells
                     return
@@ -144,7 +189,7 @@ class DiskSource:
             batch = bytearray(_FIEMAP_HEAD.size + _FIEMAP_BATCH * _FIEMAP_EXTENT.size)
             _FIEMAP_HEAD.pack_into(batch, 0, at, 2**64 - 1 - at, 0, 0, _FIEMAP_BATCH, 0)
             try:
-                fcntl.ioctl(self._fd, _FIEMAP, batch)
+                fcntl.ioctl(self._fixed(), _FIEMAP, batch)
             except OSError:
                 return []  # no such call here: nothing is known
             count = _FIEMAP_HEAD.unpack_from(batch)[3]
@@ -160,16 +205,43 @@ class DiskSource:
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` with the disk's bytes from `offset`; returns how many there were (fewer at a pipe's end only).
 
-        A pipe is read in order: `offset` must be where the last read ended.
+        A pipe is read in order: `offset` must be where the last read ended. Anything else may be read by several
+        threads.
 
         Raises:
             SourceError: an I/O error, or the disk is shorter than it was when it was opened.
         """
+        filled = None if self._clone is None else self._fill_like_clone(buffer, offset)
+        if filled is None:
+            filled = self._fill(self._fixed(), buffer, offset)
+        if self._seekable and filled < len(buffer):
+            raise SourceError(
+                f"{self.subject}: expected {self.size} bytes, got {offset + filled}: it was truncated while it was"
+                " read; stop whatever writes to it and capture again"
+            )
+        return filled
+
+    def _fill_like_clone(self, buffer: memoryview, offset: int) -> int | None:
+        """Fill `buffer` from the disk itself, whose bytes may be in the page cache, as the clone's are not; None when
+        it has changed since it was opened.
+
+        The kernel moves ctime before it changes a byte (`open` saw to it that the clock has ticked), a mapped one too:
+        making the clone left no dirty page behind.
+        """
+        if self._changed:
+            return None
+        filled = self._fill(self._fd, buffer, offset)
+        if Stamp.of(self._fd) == self._stamp:
+            return filled
+        self._changed = True
+        return None
+
+    def _fill(self, fd: int, buffer: memoryview, offset: int) -> int:
         filled = 0
         while filled < len(buffer):
             try:
                 if self._seekable:
-                    count = os.preadv(self._fd, [buffer[filled:]], offset + filled)
+                    count = os.preadv(fd, [buffer[filled:]], offset + filled)
                 else:
                     count = self._read_pipe(buffer[filled:])
             except OSError as error:
@@ -177,12 +249,11 @@ class DiskSource:
             if count == 0:
                 break
             filled += count
-        if self._seekable and filled < len(buffer):
-            raise SourceError(
-                f"{self.subject}: expected {self.size} bytes, got {offset + filled}: it was truncated while it was"
-                " read; stop whatever writes to it and capture again"
-            )
         return filled
+
+    def _fixed(self) -> int:
+        """The descriptor of the clone, if there is one, else of the disk."""
+        return self._fd if self._clone is None else self._clone
 
     def _read_pipe(self, buffer: memoryview) -> int:
         if self._head:
@@ -202,7 +273,7 @@ class DiskSource:
         """
         try:
             if self._seekable:
-                return os.pread(self._fd, length, 0)
+                return os.pread(self._fixed(), length, 0)
             while len(self._head) < length and self._piped == 0:
                 part = os.read(self._fd, length - len(self._head))
                 if not part:
@@ -214,9 +285,9 @@ class DiskSource:
 
     def check_unchanged(self) -> None:
         """Raise SourceError if the disk changed since it was opened: size, mtime or ctime, or is another file now."""
-        if self._stamp is None:
+        if self._stamp is None or self._clone is not None:
             return
-        now = _Stamp.of(self._fd)
+        now = Stamp.of(self._fd)
         if now != self._stamp:
             what = "size" if now.size != self._stamp.size else "content or attributes"
             raise SourceError(
@@ -229,11 +300,14 @@ class DiskSource:
 def _let_clock_tick(fd: int) -> None:
     """Wait until a change of the file would get another ctime than the last one, if that was just now.
 
-    Before Linux 6.13 the clock for ctimes ticks every 1 to 10 ms, and two changes within a tick look like one.
+    Before Linux 6.13 the clock for ctimes ticks every 1 to 10 ms, and two changes within a tick look like one. ext3,
+    ext4 with inodes of 128 bytes, and some others keep whole seconds.
     """
-    age = time.time() - os.fstat(fd).st_ctime
-    if abs(age) < _TICK:
-        time.sleep(_TICK)
+    changed = os.fstat(fd).st_ctime_ns
+    tick = _TICK if changed % _SECOND else 1 + _TICK
+    age = (time.time_ns() - changed) / _SECOND
+    if abs(age) < tick:
+        time.sleep(tick - max(age, 0))
 
 
 def _size(fd: int, subject: str, *, block_device: bool) -> int:
@@ -260,8 +334,8 @@ def _size(fd: int, subject: str, *, block_device: bool) -> int:
     return size
 
 
-def _filesystem(fd: int) -> int:
-    """f_type of statfs(2): the magic number of the file system, 0 where it cannot be found out."""
+def filesystem(fd: int) -> int:
+    """f_type of statfs(2): the magic number of an open file's file system, 0 where it cannot be found out."""
     buffer = ctypes.create_string_buffer(256)
     if ctypes.CDLL(None).fstatfs(fd, buffer) != 0:
         return 0

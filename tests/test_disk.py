@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -33,7 +34,7 @@ from casstore.restore import restore_stream
 from casstore.scan import Scan
 from casstore.spec import BLOCK, KIB, MIB
 from tests.support.artifacts import MemoryBlobs
-from tests.support.disks import extents, loop_mounted, make_ext4, overlay, random_sparse_file, tmpfs
+from tests.support.disks import extents, file_system, loop_mounted, make_ext4, overlay, random_sparse_file, tmpfs
 
 METER = Meter(silent, "test", None)
 
@@ -50,9 +51,10 @@ def content(blobs: MemoryBlobs, made: Created) -> bytes:
 
 def scanned(source: DiskSource) -> tuple[list[tuple[int, int]], int]:
     """Read a whole disk; its extents and size."""
-    it = Scan(source, METER)
-    for _ in it.windows():
-        pass
+    with ThreadPoolExecutor(2) as pool:
+        it: Scan[object] = Scan(source, METER, pool, ahead=3)
+        for _ in it.windows():
+            pass
     return it.extents, it.size
 
 
@@ -160,6 +162,19 @@ def test_reading_starts_when_the_clock_has_ticked(path: Path) -> None:
     path.write_bytes(b"just now")
     with DiskSource.open(path):
         assert time.time() - path.stat().st_ctime >= disk._TICK
+
+
+@pytest.mark.needs("loop", "mkfs.ext4")
+def test_change_within_the_second_is_noticed(tmp_path: Path) -> None:
+    """Small inodes have no room for a part of a second."""
+    with file_system(tmp_path, "ext4", "-I", "128") as root:
+        path = root / "disk"
+        path.write_bytes(b"just now")
+        assert path.stat().st_ctime_ns % 10**9 == 0
+        with DiskSource.open(path) as source:
+            overwrite(path, 0)
+            with pytest.raises(SourceError, match="content or attributes"):
+                source.check_unchanged()
 
 
 def test_old_file_is_opened_at_once(path: Path) -> None:
@@ -332,7 +347,7 @@ def capture_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Artifact
     for known in (True, False):
         blobs = MemoryBlobs()
         if not known:
-            monkeypatch.setattr(disk, "_filesystem", lambda fd: 0x65735546)  # FUSE
+            monkeypatch.setattr(disk, "filesystem", lambda fd: 0x65735546)  # FUSE
         with DiskSource.open(path) as source:
             assert source.holes_are_known() is known
             made = capture(source, blobs)
@@ -365,7 +380,7 @@ def test_row_46_lies_about_holes_do_not_matter(path: Path, monkeypatch: pytest.M
         return real(fd, offset, whence)
 
     monkeypatch.setattr(os, "lseek", lseek)
-    monkeypatch.setattr(disk, "_filesystem", lambda fd: 0x6969)  # NFS
+    monkeypatch.setattr(disk, "filesystem", lambda fd: 0x6969)  # NFS
     with DiskSource.open(path) as source:
         assert content(blobs, capture(source, blobs)) == whole
 

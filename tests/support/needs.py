@@ -4,6 +4,8 @@
     loop    root, and loop mounts really work here (in many containers they do not)
     strace  the program, and tracing is permitted
     fuse    /dev/fuse and fusermount
+    xfs     "loop", and such file systems (with reflinks) can be made and mounted
+    btrfs   the same
 
 Any other need is the name of a program.
 """
@@ -14,7 +16,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 from tests.support import disks
@@ -54,7 +57,25 @@ def _fuse() -> bool:
     return Path("/dev/fuse").exists() and (find_program("fusermount3") or find_program("fusermount")) is not None
 
 
-_POWERS = {"root": _root, "loop": _loop, "strace": _strace, "fuse": _fuse}
+def _mounts(kind: disks.FileSystem) -> bool:
+    if not _loop() or find_program(f"mkfs.{kind}") is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with disks.file_system(Path(folder), kind):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
+
+
+_POWERS: dict[str, Callable[[], bool]] = {
+    "root": _root,
+    "loop": _loop,
+    "strace": _strace,
+    "fuse": _fuse,
+    "xfs": partial(_mounts, "xfs"),
+    "btrfs": partial(_mounts, "btrfs"),
+}
 
 
 @cache
