@@ -28,7 +28,7 @@ class BlobDirectory:
 
     def path_of(self, digest: Digest) -> str:
         """Where a blob's file is or would be."""
-        return os.path.join(self.path, digest.hex)
+        return f"{self.path}/{digest.hex}"
 
     def size(self, digest: Digest) -> int | None:
         """A blob's bytes, or None when there is none.

@@ -7,7 +7,7 @@ forgets what no ref reaches any more.
 What needs numpy is imported where it is used: most openings find nothing new to parse, and numpy takes longer to import
 than `casstore list` may take.
 
-A chunk is listed when its bytes were verified for one of the artifacts here: it lies in a full frame, or in a delta
+A chunk is offered when its bytes were verified for one of the artifacts here: it lies in a full frame, or in a delta
 frame whose base lies in a full frame of a pack of the same artifact. Nothing else may ever be a dedup hit.
 
 A catalog that is damaged, or was deleted while it was open, is made anew by the call that notices; where it cannot be
@@ -17,72 +17,29 @@ kept in its file (no room, no permission) it is kept in memory.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from casstore import spec
+from casstore import queries, spec, tables
 from casstore.digest import ChunkId, Digest
 from casstore.errors import CasstoreError, StoreLocked
-from casstore.manifest import Manifest
 from casstore.names import SnapshotName
-from casstore.oci import Descriptor
+from casstore.queries import Entry
 
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
-    from casstore.capture import Place
+    from casstore.pack import Place
+
+__all__ = ["Catalog", "Entry"]
 
 T = TypeVar("T")
 
-_VERSION = 2
-_BATCH = 500  # SQL variables in a query
+_CACHE = 32 << 10  # KiB
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the latter for text, or an error's text, that damage made no UTF-8
-
-_SCHEMA = """
-CREATE TABLE artifacts (
-    key INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, id TEXT NOT NULL, parent TEXT, created_at TEXT NOT NULL,
-    config BLOB NOT NULL, size INTEGER NOT NULL, allocated INTEGER NOT NULL
-);
-CREATE INDEX artifacts_id ON artifacts (id);
-CREATE INDEX artifacts_parent ON artifacts (parent);
-CREATE TABLE refs (name TEXT PRIMARY KEY, artifact INTEGER NOT NULL REFERENCES artifacts (key)) WITHOUT ROWID;
-CREATE INDEX refs_artifact ON refs (artifact);
-CREATE TABLE blobs (key INTEGER PRIMARY KEY, digest TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL,
-    directory BLOB, UNIQUE (digest, media_type));
-CREATE TABLE uses (artifact INTEGER NOT NULL REFERENCES artifacts (key), blob INTEGER NOT NULL REFERENCES blobs (key),
-    PRIMARY KEY (artifact, blob)) WITHOUT ROWID;
-CREATE INDEX uses_blob ON uses (blob);
-CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL REFERENCES blobs (key), chunk INTEGER NOT NULL,
-    base BLOB, PRIMARY KEY (id, pack, chunk)) WITHOUT ROWID;
-CREATE INDEX chunks_pack ON chunks (pack);
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A snapshot as the catalog knows it. Sizes in bytes."""
-
-    digest: Digest
-    names: tuple[str, ...]
-    manifest: Manifest
-    allocated: int
-    """Bytes in extents of its disks."""
-    stored: int
-    """Bytes of all its blobs."""
-    unique: int
-    """Bytes of the blobs that no other snapshot in the store uses."""
-    children: int
-    """How many snapshots in the store name it as their parent."""
-
-    @property
-    def id(self) -> Digest:
-        """sha256 of the snapshot manifest's canonical bytes."""
-        return self.manifest.id
 
 
 class Catalog:
@@ -104,8 +61,10 @@ class Catalog:
         try:
             db.execute("PRAGMA journal_mode = DELETE")
             db.execute("PRAGMA synchronous = OFF")  # derived: made anew when damaged, and no hit is taken on trust
-            if _version(db) != _VERSION:
-                _create(db, only_if_old=True)
+            db.execute(f"PRAGMA cache_size = -{_CACHE}")
+            db.execute("PRAGMA temp_store = MEMORY")
+            if tables.version(db) != tables.VERSION:
+                tables.create(db, only_if_old=True)
         except BaseException:
             db.close()
             raise
@@ -169,39 +128,85 @@ class Catalog:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._healed(lambda: _create(self._db))
+        self._healed(lambda: tables.create(self._db))
 
     def refs(self) -> dict[SnapshotName, Digest]:
         """The refs that it saw last."""
-        rows = self._db.execute("SELECT name, digest FROM refs JOIN artifacts ON artifact = key")
-        return {SnapshotName(name): Digest(hex_) for name, hex_ in rows}
+        rows = self._healed(lambda: tables.refs(self._db))
+        return {SnapshotName(name): Digest(hex_) for name, hex_ in rows.items()}
+
+    def has(self, digest: Digest) -> bool:
+        """Whether it knows this artifact."""
+        return self._healed(lambda: tables.has(self._db, digest.hex))
+
+    def names(self, digest: Digest) -> list[SnapshotName]:
+        """The refs to an artifact that it saw last, in order."""
+        rows = self._all(
+            "SELECT name FROM refs JOIN artifacts ON artifact = key WHERE digest = ? ORDER BY name", (digest.hex,)
+        )
+        return [SnapshotName(row[0]) for row in rows]
+
+    def walk_with(
+        self, read_refs: Callable[[], Mapping[SnapshotName, Digest]], load: Callable[[Digest], Artifact]
+    ) -> None:
+        """Say how to fill a new database, if the one that is there is found to be damaged before the first `sync`."""
+        self._walk = lambda: self._sync(read_refs, load, dict)
 
     def sync(
-        self, read_refs: Callable[[], Mapping[SnapshotName, Digest]], load: Callable[[Digest], Artifact]
+        self,
+        read_refs: Callable[[], Mapping[SnapshotName, Digest]],
+        load: Callable[[Digest], Artifact],
+        *,
+        facts: Callable[[], Mapping[str, str]] = dict,
     ) -> dict[SnapshotName, CasstoreError]:
-        """Catch up with the refs; returns the names whose artifacts cannot be loaded, and why."""
-        self._walk = lambda: self._sync(read_refs, load)
-        return self._healed(lambda: self._sync(read_refs, load))
+        """Catch up with the refs; returns the names whose artifacts cannot be loaded, and why. What `facts` returns
+        after the refs were read is remembered with them.
+        """
+        self._walk = lambda: self._sync(read_refs, load, facts)
+        return self._healed(lambda: self._sync(read_refs, load, facts))
 
     def _sync(
-        self, read_refs: Callable[[], Mapping[SnapshotName, Digest]], load: Callable[[Digest], Artifact]
+        self,
+        read_refs: Callable[[], Mapping[SnapshotName, Digest]],
+        load: Callable[[Digest], Artifact],
+        facts: Callable[[], Mapping[str, str]],
     ) -> dict[SnapshotName, CasstoreError]:
-        refs = read_refs()
-        if refs == self.refs():
+        refs = _hex(read_refs())
+        if tables.refs(self._db) == refs:
+            self._remember(facts())
             return {}
-        failed: dict[Digest, CasstoreError] = {}
+        failed: dict[str, CasstoreError] = {}
         with self._transaction("IMMEDIATE") as db:
-            refs = read_refs()  # again, now that no other process changes the catalog
-            known = {Digest(row[0]) for row in db.execute("SELECT digest FROM artifacts")}
-            for digest in dict.fromkeys(refs.values()):
-                if digest not in known:
+            refs = _hex(read_refs())  # again, now that no other process changes the catalog
+            known = tables.refs(db)
+            for digest in {hex_: None for name, hex_ in refs.items() if known.get(name) != hex_}:
+                if not tables.has(db, digest):
                     try:
-                        _insert(db, load(digest))
+                        with _savepoint(db):
+                            tables.insert(db, load(Digest(digest)))
                     except CasstoreError as error:
                         failed[digest] = error
-            _replace_refs(db, {name: digest for name, digest in refs.items() if digest not in failed})
-            _forget_unreachable(db)
-        return {name: failed[digest] for name, digest in refs.items() if digest in failed}
+            sound = {name: digest for name, digest in refs.items() if digest not in failed}
+            new = {name: digest for name, digest in sound.items() if known.get(name) != digest}
+            tables.update_refs(db, new, known.keys() - sound.keys())
+            self._remember({**facts(), tables.REFS: tables.fingerprint(sound)})
+        return {SnapshotName(name): failed[digest] for name, digest in refs.items() if digest in failed}
+
+    def recall(self) -> dict[str, str]:
+        """What was remembered; under tables.REFS the fingerprint of the refs that it saw last."""
+        return dict(self._all("SELECT what, value FROM seen"))
+
+    def remember(self, facts: Mapping[str, str]) -> None:
+        """Remember facts about the store's files, by name. They are no part of the walk, and lost with the catalog."""
+        self._healed(lambda: self._remember(facts))
+
+    def _remember(self, facts: Mapping[str, str]) -> None:
+        query = "INSERT OR REPLACE INTO seen VALUES (?, ?)"
+        if self._db.in_transaction:
+            self._db.executemany(query, list(facts.items()))
+        elif facts:
+            with self._transaction("IMMEDIATE") as db:
+                db.executemany(query, list(facts.items()))
 
     def entries(self, digests: Iterable[Digest] | None = None) -> list[Entry]:
         """All snapshots, or those with these digests; newest first."""
@@ -209,39 +214,87 @@ class Catalog:
 
         def read() -> list[Entry]:
             with self._transaction("DEFERRED") as db:  # several queries, one state
-                return _entries(db, wanted)
+                return queries.entries(db, wanted)
 
         return self._healed(read)
+
+    def stored_once(self, digests: Sequence[Digest] | None = None) -> tuple[int, int, int]:
+        """Bytes of all blobs, of the packs, and plain bytes in these, that all artifacts or some need together."""
+        wanted = None if digests is None else [digest.hex for digest in digests]
+        return self._healed(lambda: tables.stored_once(self._db, wanted))
+
+    def count(self) -> int:
+        """How many snapshots there are."""
+        count: int = self._all("SELECT COUNT(*) FROM artifacts")[0][0]
+        return count
+
+    def children(self, parent: Digest, *, most: int) -> list[str]:
+        """A name of each of some snapshots that name the snapshot of this id as their parent, newest first."""
+        rows = self._all(
+            "SELECT MIN(name) FROM refs JOIN artifacts ON artifact = key WHERE parent = ?"
+            " GROUP BY key ORDER BY created_at DESC, digest LIMIT ?",
+            (str(parent), most),
+        )
+        return [row[0] for row in rows]
+
+    def lineage(self, digest: Digest) -> list[Entry]:
+        """An artifact's ancestors in the store, nearest first; of several with one id the newest counts."""
+        query = """
+            WITH RECURSIVE line (depth, key) AS (
+                SELECT 0, key FROM artifacts WHERE digest = ?
+                UNION ALL
+                SELECT depth + 1, (
+                    SELECT up.key FROM artifacts AS up
+                    WHERE up.id = substr(mine.parent, 8) AND mine.parent GLOB 'sha256:*'
+                    ORDER BY up.created_at DESC, up.digest LIMIT 1
+                ) AS above FROM line JOIN artifacts AS mine USING (key) WHERE above NOTNULL
+            ) SELECT digest FROM line JOIN artifacts USING (key) WHERE depth > 0 ORDER BY depth LIMIT ?
+        """
+        line = [Digest(row[0]) for row in self._all(query, (digest.hex, self.count()))]
+        found = {entry.digest: entry for entry in self.entries(line)}
+        return [found[ancestor] for ancestor in line if ancestor in found]
 
     def find(self, prefix: str) -> list[Digest]:
         """The artifacts whose digest or id starts with these hexadecimal digits."""
         rows = self._all(
-            "SELECT digest FROM artifacts WHERE substr(digest, 1, ?1) = ?2 OR substr(id, 1, ?1) = ?2 ORDER BY digest",
-            (len(prefix), prefix),
+            "SELECT digest FROM artifacts WHERE digest >= ?1 AND digest < ?1 || 'g'"
+            " UNION SELECT digest FROM artifacts WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY digest",
+            (prefix,),
         )
         return [Digest(row[0]) for row in rows]
 
     def lookup(self, ids: Sequence[ChunkId]) -> dict[ChunkId, list[Place]]:
-        """Where these chunks are stored; several places in a fixed order. Missing ones are left out."""
-        from casstore.capture import Place, StoredPack
+        """Where these chunks are stored; several places in a fixed order. Missing ones are left out.
 
-        found: dict[ChunkId, list[Place]] = {}
-        for at in range(0, len(ids), _BATCH):
-            batch = ids[at : at + _BATCH]
-            rows = self._all(
-                "SELECT id, chunk, digest, size, directory FROM chunks JOIN blobs ON key = pack"
-                f" WHERE id IN ({','.join('?' * len(batch))}) ORDER BY id, digest, chunk",
-                batch,
-            )
-            for chunk_id, chunk, hex_, size, directory in rows:
-                pack = StoredPack(Descriptor(media_type=spec.MEDIA_PACK, digest=Digest(hex_), size=size), directory)
-                found.setdefault(ChunkId(chunk_id), []).append(Place(pack, chunk))
-        return found
+        Half an id is compared only: the caller compares what it gets with the pack's directory.
+        """
+        return self._healed(lambda: queries.lookup(self._db, ids))
+
+    def newest_of_image(self, manifest_digest: str) -> Digest | None:
+        """The newest artifact whose disk was made from the image that this digest pins."""
+        rows = self._all("SELECT digest FROM artifacts WHERE image = ? ORDER BY key DESC LIMIT 1", (manifest_digest,))
+        return Digest(rows[0][0]) if rows else None
+
+    def best_match(self, ids: Sequence[ChunkId]) -> Digest | None:
+        """The artifact that most likely shares most with a disk of which `ids` are a sample, some hundred chunks: the
+        newest of those whose packs hold most of them. None where hardly any is known.
+        """
+        return self._healed(lambda: queries.best_match(self._db, set(ids)))
 
     def chunks_of(self, pack: Digest) -> list[int]:
         """The numbers of the chunks of a pack that were verified."""
-        rows = self._all("SELECT chunk FROM chunks JOIN blobs ON key = pack WHERE digest = ?", (pack.hex,))
-        return [row[0] for row in rows]
+
+        def read() -> list[int]:
+            query = "SELECT key, chunks FROM blobs WHERE digest = ? AND media_type = ?"
+            row = self._db.execute(query, (pack.hex, spec.MEDIA_PACK)).fetchone()
+            if row is None:
+                return []
+            deltas = self._db.execute("SELECT pack, chunk, base FROM deltas WHERE pack = ?", row[:1]).fetchall()
+            usable = tables.usable_deltas(self._db, deltas)
+            bad = {chunk for pack_key, chunk, _ in deltas if (pack_key, chunk) not in usable}
+            return [chunk for chunk in range(row[1]) if chunk not in bad]
+
+        return self._healed(read)
 
     def blobs(self) -> set[Digest]:
         """Every blob that some ref reaches, the manifests included."""
@@ -250,150 +303,27 @@ class Catalog:
 
     def dump(self) -> dict[str, Any]:
         """The whole content without its internal keys: equal for equal walks. For tests and `check`."""
-        query = self._all
-        return {
-            "artifacts": sorted(query("SELECT digest, id, parent, created_at, config, size, allocated FROM artifacts")),
-            "refs": sorted(query("SELECT name, digest FROM refs JOIN artifacts ON artifact = key")),
-            "blobs": sorted(query("SELECT digest, media_type, size, directory FROM blobs")),
-            "uses": sorted(
-                query(
-                    "SELECT a.digest, b.digest FROM uses JOIN artifacts a ON a.key = artifact"
-                    " JOIN blobs b ON b.key = blob"
-                )
-            ),
-            "chunks": sorted(query("SELECT id, digest, chunk, base FROM chunks JOIN blobs ON key = pack")),
-        }
+
+        def read() -> dict[str, Any]:
+            with self._transaction("DEFERRED") as db:
+                return tables.dump(db)
+
+        return self._healed(read)
 
 
-def _entries(db: sqlite3.Connection, wanted: Sequence[str] | None) -> list[Entry]:
-    where = "" if wanted is None else f"WHERE digest IN ({','.join('?' * len(wanted))})"
-    rows = db.execute(
-        f"SELECT key, digest, id, config, allocated, size FROM artifacts {where} ORDER BY created_at DESC, digest",
-        wanted or (),
-    ).fetchall()
-    names: dict[int, list[str]] = {}
-    for name, key in db.execute("SELECT name, artifact FROM refs ORDER BY name"):
-        names.setdefault(key, []).append(name)
-    stored = dict(db.execute("SELECT artifact, SUM(size) FROM uses JOIN blobs ON key = blob GROUP BY artifact"))
-    unique = dict(
-        db.execute(
-            "SELECT MIN(artifact), SUM(size) FROM (SELECT blob, MIN(artifact) AS artifact FROM uses GROUP BY blob"
-            " HAVING COUNT(*) = 1) JOIN blobs ON key = blob GROUP BY artifact"
-        )
-    )
-    children = dict(db.execute("SELECT parent, COUNT(*) FROM artifacts WHERE parent NOTNULL GROUP BY parent"))
-    result = []
-    for key, hex_, id_, config, allocated, size in rows:
-        manifest = _manifest(config, id_)
-        result.append(
-            Entry(
-                digest=Digest(hex_),
-                names=tuple(names.get(key, ())),
-                manifest=manifest,
-                allocated=allocated,
-                stored=stored.get(key, 0) + size,
-                unique=unique.get(key, 0) + size,
-                children=children.get(f"sha256:{id_}", 0),
-            )
-        )
-    return result
+def _hex(refs: Mapping[SnapshotName, Digest]) -> dict[str, str]:
+    return {name: digest.hex for name, digest in refs.items()}
 
 
-def _manifest(config: object, id_: str) -> Manifest:
-    """A snapshot manifest as it was stored."""
-    if isinstance(config, bytes) and Digest.of(config).hex == id_:
-        return Manifest.from_dict(json.loads(config), subject=f"catalog entry {id_}")
-    error = sqlite3.DatabaseError(f"catalog entry {id_!r} is damaged")
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    raise error
-
-
-def _version(db: sqlite3.Connection) -> int:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def _create(db: sqlite3.Connection, *, only_if_old: bool = False) -> None:
-    """Drop all tables and make them empty; `only_if_old`: unless another process was faster."""
-    db.execute("BEGIN IMMEDIATE")
+@contextlib.contextmanager
+def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
+    """Undo what the block did when it fails."""
+    db.execute("SAVEPOINT one")
     try:
-        if only_if_old and _version(db) == _VERSION:
-            db.execute("ROLLBACK")
-            return
-        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            db.execute(f'DROP TABLE "{name}"')
-        for statement in _SCHEMA.split(";"):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {_VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
+        yield
+    except CasstoreError:
+        db.execute("ROLLBACK TO one")
         raise
-
-
-def _insert(db: sqlite3.Connection, artifact: Artifact) -> None:
-    import numpy as np
-
-    from casstore.artifact import verified_chunks
-
-    config, manifest = artifact.config, artifact.manifest
-    key = db.execute(
-        "INSERT INTO artifacts (digest, id, parent, created_at, config, size, allocated) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            artifact.digest.hex,
-            config.id.hex,
-            config.parent,
-            config.created_at,
-            config.to_bytes(),
-            len(manifest.raw),
-            sum(disk.allocated for disk in artifact.map.disks),
-        ),
-    ).lastrowid
-    directories = dict(zip([pack.digest for pack in manifest.packs], artifact.directories, strict=True))
-    for blob in dict.fromkeys(manifest.children):
-        directory = directories.get(blob.digest)
-        db.execute(
-            "INSERT OR IGNORE INTO blobs (digest, media_type, size, directory) VALUES (?, ?, ?, ?)",
-            (blob.digest.hex, blob.media_type, blob.size, None if directory is None else directory.stamp),
-        )
-        query = "SELECT key FROM blobs WHERE digest = ? AND media_type = ?"
-        blob_key = db.execute(query, (blob.digest.hex, blob.media_type)).fetchone()[0]
-        db.execute("INSERT INTO uses VALUES (?, ?)", (key, blob_key))
-        if directory is not None:
-            usable = np.flatnonzero(verified_chunks(artifact, directory)).tolist()
-            frames = directory.chunk_frames().tolist()
-            rows = ((directory.chunk_id(n), blob_key, n, directory.base_of(frames[n])) for n in usable)
-            db.executemany("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)", rows)
-
-
-def _replace_refs(db: sqlite3.Connection, refs: Mapping[SnapshotName, Digest]) -> None:
-    db.execute("DELETE FROM refs")
-    keys = {Digest(hex_): key for key, hex_ in db.execute("SELECT key, digest FROM artifacts")}
-    db.executemany("INSERT INTO refs VALUES (?, ?)", [(name, keys[digest]) for name, digest in refs.items()])
-
-
-def _forget_unreachable(db: sqlite3.Connection) -> None:
-    gone = [row[0] for row in db.execute("SELECT key FROM artifacts WHERE key NOT IN (SELECT artifact FROM refs)")]
-    if not gone:
-        return
-    touched = set()
-    for key in gone:
-        touched |= {row[0] for row in db.execute("SELECT blob FROM uses WHERE artifact = ?", (key,))}
-        db.execute("DELETE FROM uses WHERE artifact = ?", (key,))
-        db.execute("DELETE FROM artifacts WHERE key = ?", (key,))
-    for blob in touched:
-        if db.execute("SELECT 1 FROM uses WHERE blob = ? LIMIT 1", (blob,)).fetchone():
-            db.execute(_FORGET_DELTAS, (blob,))
-        else:
-            db.execute("DELETE FROM chunks WHERE pack = ?", (blob,))
-            db.execute("DELETE FROM blobs WHERE key = ?", (blob,))
-
-
-# Of a pack that others still use: the deltas whose base was verified for none of those.
-_FORGET_DELTAS = """
-DELETE FROM chunks WHERE pack = ?1 AND base NOTNULL AND NOT EXISTS (
-    SELECT 1 FROM chunks AS full JOIN uses AS with_base ON with_base.blob = full.pack
-    JOIN uses AS with_delta ON with_delta.artifact = with_base.artifact
-    WHERE full.id = chunks.base AND full.base ISNULL AND with_delta.blob = ?1)
-"""
+    finally:
+        if db.in_transaction:
+            db.execute("RELEASE one")

@@ -5,6 +5,7 @@ A manifest keeps the exact bytes that it was parsed from: its digest is over the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -14,6 +15,26 @@ from casstore.digest import Digest
 from casstore.errors import DocumentError, InvalidDigest, UnsupportedVersion
 from casstore.jsondoc import dump, load_object
 from casstore.schema import validate
+
+_BLOB = (
+    r'\{"digest":"sha256:[0-9a-f]{64}","mediaType":"application/vnd\.casstore\.KIND",'
+    r'"size":(?:0|[1-9][0-9]{0,DIGITS})\}'
+)
+_CONFIG = _BLOB.replace("KIND", r"snapshot\.config\.v1\+json").replace("DIGITS", "5")
+_LAYER = _BLOB.replace("KIND", r"(?:map|pack)\.v1").replace("DIGITS", "17")
+_TEXT = r'"org\.opencontainers\.image\.[a-z.]{1,40}":"[ !#-\[\]-~]{0,1000}"'
+_USUAL = re.compile(
+    (
+        r'\{"annotations":\{(?:TEXT(?:,TEXT){0,9})?\},"artifactType":"application/vnd\.casstore\.snapshot\.v1",'
+        r'"config":CONFIG,"layers":\[LAYER(?:,LAYER){0,29999}\],'
+        r'"mediaType":"application/vnd\.oci\.image\.manifest\.v1\+json","schemaVersion":2\}'
+    )
+    .replace("TEXT", _TEXT)
+    .replace("CONFIG", _CONFIG)
+    .replace("LAYER", _LAYER)
+    .encode()
+)
+"""Artifact manifests as casstore writes them. JSON like this passes the schema, which takes 200 times longer to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +114,8 @@ class ArtifactManifest:
         if document.get("artifactType") != spec.ARTIFACT_TYPE:
             got = ascii(document.get("artifactType"))[:100]
             raise UnsupportedVersion(subject, f"expected {spec.ARTIFACT_TYPE}, got {got}", at="artifactType")
-        validate(document, "artifact-manifest", subject=subject)
+        if not _USUAL.fullmatch(raw):
+            validate(document, "artifact-manifest", subject=subject)
         manifest = cls(
             raw=raw,
             config=Descriptor.from_dict(document["config"]),

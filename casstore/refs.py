@@ -57,7 +57,7 @@ class Refs:
 
     def _read(self, name: str) -> Digest:
         try:
-            target = os.readlink(os.path.join(self.path, name))
+            target = os.readlink(f"{self.path}/{name}")
         except FileNotFoundError:
             raise
         except OSError:

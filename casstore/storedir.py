@@ -7,6 +7,7 @@
       refs/<name>                   symlinks into blobs/: the only truth
       tmp/op-<id>/                  running operations
       trash/                        removed refs and garbage until gc has unlinked it
+      cache/sources/                what was captured from where; may be deleted at any time
       lock, gate.lock, refs.lock    flocked, never read
       .*.tmp                        a file on its way to its name, here and in refs/; left by a crash, removed by gc
 
@@ -18,7 +19,6 @@ Who wants it shared passes `gate.lock` first, which gc keeps closed while it wai
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -32,9 +32,7 @@ from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import (
     AlreadyExists,
-    CasstoreError,
     CorruptContent,
-    DocumentError,
     NotFound,
     StorageError,
     StoreLocked,
@@ -43,13 +41,14 @@ from casstore.errors import (
 )
 from casstore.jsondoc import dump, load_object
 from casstore.names import SnapshotName, parse_name
-from casstore.oci import Descriptor, ImageIndex
+from casstore.oci import Descriptor
 from casstore.operation import Operation
 from casstore.refs import BrokenRef, Refs
 from casstore.schema import validate
+from casstore.stamps import stamp
+from casstore.storeindex import IndexFile, StoreIndex, foreign
 
 _MARKER = "casstore.json"
-_STORE_REF, _STORE_DIGEST = spec.ANNOTATION_STORE_REF, spec.ANNOTATION_STORE_DIGEST
 _FEATURES: Mapping[str, frozenset[str]] = {
     "compatible": frozenset(),
     "readOnlyCompatible": frozenset(),
@@ -68,6 +67,15 @@ class StoreOptions:
     wait: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The refs as they were at one moment: those that lead to a blob, the bytes of the blobs, and the other refs."""
+
+    refs: dict[SnapshotName, Digest]
+    sizes: dict[Digest, int]
+    broken: list[BrokenRef]
+
+
 class StoreDirectory:
     """An open store directory; use `open`."""
 
@@ -77,12 +85,14 @@ class StoreDirectory:
         self.blobs = BlobDirectory(os.path.join(path, "blobs", "sha256"))
         self.trash = os.path.join(path, "trash")
         self.tmp = os.path.join(path, "tmp")
-        self._parsed: tuple[bytes | None, list[dict[str, Any]]] = None, []
         self.refs = Refs(os.path.join(path, "refs"), self.trash, options.durability)
+        self.index = StoreIndex(path, options.durability)
+        self.follow: Callable[[], object] = lambda: self.derive_index(self.read())
+        """Derives, with refs.lock held, what follows from the refs."""
 
     @classmethod
     def open(cls, path: str, options: StoreOptions, *, create: bool) -> StoreDirectory:
-        """Open the store at `path`, and bring its markers and index.json up to date where it can be written.
+        """Open the store at `path`, and bring its markers up to date where it can be written.
 
         Raises:
             NotFound: there is none, and `create` is not set.
@@ -102,11 +112,8 @@ class StoreDirectory:
         known = _check_marker(path)
         directory = cls(path, options, read_only=read_only or known is _Compatibility.READ_ONLY)
         is_layout = layout.check_marker(path)
-        if not directory.read_only:
-            if known is None or not is_layout:
-                directory._write_markers()
-            elif not directory._index_is_current():
-                directory._refresh_index()
+        if not directory.read_only and (known is None or not is_layout):
+            directory._write_markers()
         return directory
 
     def _write_markers(self) -> None:
@@ -119,12 +126,14 @@ class StoreDirectory:
             if not layout.check_marker(self.path):
                 layout.write_marker(self.path, self.durability)
 
-    def _refresh_index(self) -> None:
+    def mend_index(self, known: IndexFile | None = None) -> tuple[Reading, IndexFile] | None:
         """Derive index.json again if that can be done: a full disk, or a process that changes the refs just now and
         then does the same, is no reason not to open the store.
         """
         with contextlib.suppress(StorageError, StoreLocked), durable.lock(self._lock_path("refs.lock"), wait=0):
-            self._derive_index()
+            reading = self.read()
+            return reading, self.derive_index(reading, known)
+        return None
 
     def clear_temporaries(self) -> None:
         """Remove what processes that died had not yet given its name; nothing that is not the store's own."""
@@ -164,7 +173,7 @@ class StoreDirectory:
 
     @contextlib.contextmanager
     def changing_refs(self) -> Iterator[Refs]:
-        """The refs, for this process alone to change; index.json follows when the block ends, however it ends."""
+        """The refs, for this process alone to change; what is derived follows when the block ends, however it ends."""
         self.require_writable()
         with durable.lock(self._lock_path("refs.lock"), wait=self.options.wait):
             try:
@@ -172,8 +181,8 @@ class StoreDirectory:
             finally:
                 # The change of the ref is done and durable by now. That index.json could not follow (a full disk) must
                 # not be told as its failure; the next opening derives it.
-                with contextlib.suppress(StorageError):
-                    self._derive_index()
+                with contextlib.suppress(StorageError, StoreLocked):
+                    self.follow()
 
     def _lock_path(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -208,16 +217,31 @@ class StoreDirectory:
 
     def read_refs(self) -> tuple[dict[SnapshotName, Digest], list[BrokenRef]]:
         """The refs that lead to a blob, and what is wrong with the others."""
+        reading = self.read()
+        return reading.refs, reading.broken
+
+    def read(self) -> Reading:
+        """Read all refs, and look whether their blobs are there."""
         refs, broken = self.refs.read_all()
+        sizes: dict[Digest, int] = {}
         for name, digest in list(refs.items()):
+            if digest in sizes:
+                continue
+            problem = f"{digest} is not in the store"
             try:
-                problem = None if self.blobs.size(digest) is not None else f"{digest} is not in the store"
+                size = self.blobs.size(digest)
             except CorruptContent as error:
-                problem = str(error)
-            if problem is not None:
+                size, problem = None, str(error)
+            if size is None:
                 broken.append(BrokenRef(name, problem))
                 del refs[name]
-        return refs, sorted(broken)
+            else:
+                sizes[digest] = size
+        return Reading(refs, sizes, sorted(broken))
+
+    def refs_stamp(self) -> str | None:
+        """Stands for what `read` returns; None when it has to be asked."""
+        return stamp(self.refs.path, self.blobs.path)
 
     def fetch(self, descriptor: Descriptor) -> Reader:
         """Open content; see Fetcher."""
@@ -237,141 +261,12 @@ class StoreDirectory:
         Raises:
             StorageError: it cannot be read.
         """
-        return self._foreign(lambda: self.read_refs()[0])
+        known = self.index.read()
+        return [] if known is None or not known.others else foreign(known.others, self.read_refs()[0])
 
-    def _foreign(self, read_refs: Callable[[], Mapping[SnapshotName, Digest]]) -> list[dict[str, Any]]:
-        """Entries without our mark, as they are; not those that say what a ref says already."""
-        try:
-            entries = [entry for entry in self._index_entries() if not _is_ours(entry)]
-        except (NotFound, DocumentError):
-            return []  # made anew
-        if not entries:
-            return []
-        ours = {(name, str(digest)) for name, digest in read_refs().items()}
-        return [entry for entry in entries if (_ref_name(entry), entry["digest"]) not in ours]
-
-    def _index_entries(self) -> list[dict[str, Any]]:
-        """The entries of index.json that name something, as they are.
-
-        Another tool's entries break our strict rules and the schema as they like: gc would take away what is forgotten.
-
-        Raises:
-            NotFound: there is no index.json.
-            DocumentError: it is no JSON object with a list of manifests.
-            StorageError: it cannot be read, or is too large to be.
-        """
-        raw = layout.read_file(os.path.join(self.path, "index.json"), limit=spec.MAX_INDEX)
-        if raw is None:
-            raise NotFound(f"store {self.path!r}: it has no index.json")
-        if len(raw) > spec.MAX_INDEX:
-            raise StorageError(f"store {self.path!r}: expected an index.json of at most {spec.MAX_INDEX} bytes")
-        if raw != self._parsed[0]:
-            self._parsed = raw, _load_entries(raw)
-        return self._parsed[1]
-
-    def _derive_index(self) -> None:
-        refs, _ = self.read_refs()
-        entries = []
-        for name, digest in refs.items():
-            size = self.blobs.size(digest)
-            if size is not None:
-                entries.append(_entry(name, digest, size))
-        for entry in self._foreign(lambda: refs):
-            annotations = dict(_annotations(entry))
-            for mark in (_STORE_REF, _STORE_DIGEST):
-                annotations.pop(mark, None)  # was copied from an entry of ours
-            if _ref_name(entry) in refs:
-                del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
-            changed = annotations != _annotations(entry)
-            entries.append({**entry, "annotations": annotations} if changed else entry)
-        index = ImageIndex(tuple(entries))
-        path = os.path.join(self.path, "index.json")
-        if layout.read_file(path, limit=spec.MAX_INDEX) != index.to_bytes():
-            layout.write_index(self.path, index, self.durability)
-
-    def _index_is_current(self) -> bool:
-        """Whether index.json says of each ref what the ref says, and nothing else of its name: a cheap look, for every
-        opening; anything odd counts as no.
-        """
-        refs = {name: str(digest) for name, digest in self.read_refs()[0].items()}
-        try:
-            entries = self._index_entries()
-            ours = [(_ref_name(entry) or "", entry["digest"]) for entry in entries if _is_ours(entry)]
-            others = {_ref_name(entry) for entry in entries if not _is_ours(entry)}
-            return sorted(ours) == sorted(refs.items()) and not others & refs.keys()
-        except (CasstoreError, LookupError, TypeError, AttributeError):
-            return False
-
-
-def _entry(name: str, digest: Digest, size: int) -> dict[str, Any]:
-    return Descriptor(
-        media_type=spec.MEDIA_MANIFEST,
-        digest=digest,
-        size=size,
-        artifact_type=spec.ARTIFACT_TYPE,
-        annotations={spec.ANNOTATION_REF_NAME: name, _STORE_REF: name, _STORE_DIGEST: str(digest)},
-    ).to_dict()
-
-
-def _is_ours(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of index.json was derived from a ref: it has our marks for its own digest, and no other name.
-
-    umoci copies the marks to the names that it adds; skopeo keeps them where it gives a name to another digest, and
-    takes the name from the entry that had it.
-    """
-    annotations = _annotations(entry)
-    mark = annotations.get(_STORE_REF)
-    return mark is not None and annotations.get(_STORE_DIGEST) == entry["digest"] and _ref_name(entry) in {mark, None}
-
-
-def _ref_name(entry: Mapping[str, Any]) -> str | None:
-    name = _annotations(entry).get(spec.ANNOTATION_REF_NAME)
-    return name if isinstance(name, str) else None
-
-
-def _annotations(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    annotations = entry.get("annotations")
-    return annotations if isinstance(annotations, dict) else {}
-
-
-def _load_entries(raw: bytes) -> list[dict[str, Any]]:
-    """The entries of an index.json that have a digest: strictly parsed if that can be done, else leniently."""
-    document: Any
-    try:
-        document, strict = load_object(raw, subject="index.json", limit=spec.MAX_INDEX), True
-    except DocumentError:
-        document, strict = _load_leniently(raw), False
-    manifests = document.get("manifests") if isinstance(document, dict) else None
-    if not isinstance(manifests, list):
-        raise DocumentError("index.json", "expected a JSON object with a list of manifests")
-    entries = [entry for entry in manifests if isinstance(entry, dict)]
-    if not strict:
-        entries = list(map(_writable, entries))
-    return [entry for entry in entries if isinstance(entry.get("digest"), str)]
-
-
-def _load_leniently(raw: bytes) -> Any:
-    def integer(digits: str) -> int | float:
-        return int(digits) if len(digits) < 4000 else float(digits)  # CPython refuses to convert longer ones
-
-    try:
-        return json.loads(raw, parse_int=integer)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _writable(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry; of one that cannot be written as JSON again (NaN, lone surrogates), only what names its content."""
-    try:
-        dump(entry)
-    except (ValueError, RecursionError):
-        kept = {name: entry.get(name) for name in ("mediaType", "digest", "size")}
-        return {
-            name: value
-            for name, value in kept.items()
-            if isinstance(value, int) or (isinstance(value, str) and value.isascii())
-        }
-    return entry
+    def derive_index(self, reading: Reading, known: IndexFile | None = None) -> IndexFile:
+        """Let index.json say what the refs say; see StoreIndex.derive. Call it with refs.lock held."""
+        return self.index.derive(reading.refs, reading.sizes, known)
 
 
 def _make(path: str, parts: list[str], options: StoreOptions) -> None:

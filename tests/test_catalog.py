@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from casstore import Store, spec
+from casstore import Snapshot, Store, queries, spec, tables
 from casstore.artifact import Artifact
 from casstore.catalog import Catalog
 from casstore.digest import ChunkId, Digest
-from casstore.errors import CasstoreError, CorruptContent, StoreLocked
+from casstore.errors import CasstoreError, CorruptContent, HasChildren, NotFound, StoreLocked
 from casstore.names import SnapshotName
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.storedir import StoreOptions
@@ -44,6 +51,7 @@ from tests.support.stores import (
     write_disk,
 )
 
+SCRATCH = str(Digest.of(b""))
 A, B, C = (SnapshotName(name) for name in "abc")
 
 
@@ -71,7 +79,7 @@ class Walk:
 
     def load(self, digest: Digest) -> Artifact:
         self.loads.append(digest)
-        return Artifact.load(self.blobs, self.roots[digest])
+        return Artifact.load(self.blobs, self.roots[digest], check=False)
 
     def sync(self, catalog: Catalog) -> dict[SnapshotName, CasstoreError]:
         return catalog.sync(lambda: self.refs, self.load)
@@ -203,6 +211,178 @@ def test_a_pack_that_another_artifact_lists_as_a_plain_file_stays_a_pack(tmp_pat
         assert catalog.dump() == walk.rebuilt()
 
 
+# Packs of the artifacts below. A delta's base is named by the number of its chunk, and may be in none of the packs.
+_FRAMES: list[tuple[int, ...]] = [(1, 2), (3,), (4, 1), (5,), (2, 6), (7,)]
+_DELTAS: dict[int, tuple[int, int]] = {1: (11, 1), 3: (12, 4), 4: (13, 9), 5: (14, 7)}
+"""Pack -> (chunk, its base), a delta in it."""
+
+
+@cache
+def pack_of(number: int) -> bytes:
+    frames = [frame(ZSTD, *map(chunk_of, _FRAMES[number]))]
+    if number in _DELTAS:
+        chunk, base = _DELTAS[number]
+        frames.append(frame(DELTA, chunk_of(chunk), base=chunk_of(base)))
+    return pack_bytes(frames)
+
+
+class CatalogMachine(RuleBasedStateMachine):
+    """A catalog that follows one walk, and gives the answers of one that is made anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.walk = Walk()
+        self.catalog = Catalog(None)
+        self.ids = [ChunkId(blake3(chunk_of(number)).digest()) for number in range(1, 16)]
+
+    def teardown(self) -> None:
+        self.catalog.close()
+
+    @rule(name=st.sampled_from(["a", "b", "c", "d"]), packs=st.lists(st.integers(0, 5), min_size=1, unique=True))
+    def name_an_artifact(self, name: str, packs: list[int]) -> None:
+        hand_made(self.walk, SnapshotName(name), [pack_of(n) for n in packs], *((at, 0, 1) for at in range(len(packs))))
+
+    @rule(name=st.sampled_from(["a", "b", "c", "d"]))
+    def remove_a_name(self, name: str) -> None:
+        self.walk.refs.pop(SnapshotName(name), None)
+
+    @rule()
+    def clean_up(self) -> None:
+        self.catalog._db.execute("DELETE FROM chunks WHERE pack NOT IN (SELECT key FROM blobs)")
+
+    @invariant()
+    def equal_to_one_made_anew(self) -> None:
+        assert self.walk.sync(self.catalog) == {}
+        with closing(Catalog(None)) as fresh:
+            self.walk.sync(fresh)
+            assert self.catalog.dump() == fresh.dump()
+            assert self.catalog.lookup(self.ids) == fresh.lookup(self.ids)
+            assert self.catalog.entries() == fresh.entries()
+            for number in range(6):
+                pack = Digest.of(pack_of(number))
+                assert self.catalog.chunks_of(pack) == fresh.chunks_of(pack)
+            for ids in (self.ids, self.ids[:3], self.ids[3:7], self.ids[8:]):
+                assert self.catalog.best_match(ids) == fresh.best_match(ids)
+            assert self.catalog.newest_of_image(SCRATCH) == fresh.newest_of_image(SCRATCH)
+            assert self.catalog.stored_once() == fresh.stored_once()
+        digests = list(set(self.walk.refs.values()))
+        with pytest.MonkeyPatch.context() as patch:
+            one_by_one = self.catalog.entries(digests)
+            patch.setattr(queries, "_FEW", -1)
+            assert self.catalog.entries(digests) == one_by_one == self.catalog.entries()
+        assert self.catalog.stored_once(digests) == self.catalog.stored_once()
+        assert self.expected() == set(self.catalog.lookup(self.ids))
+
+    def expected(self) -> set[ChunkId]:
+        """Which chunks were verified, by the rule and without the catalog."""
+        found = set()
+        for digest in set(self.walk.refs.values()):
+            manifest = ArtifactManifest.parse(self.walk.blobs.contents[digest], subject="manifest")
+            packs = [n for n in range(6) if Digest.of(pack_of(n)) in {pack.digest for pack in manifest.packs}]
+            full = {number for n in packs for number in _FRAMES[n]}
+            found |= full | {chunk for n in packs if n in _DELTAS for chunk, base in [_DELTAS[n]] if base in full}
+        return {self.ids[number - 1] for number in found}
+
+
+def test_a_catalog_that_follows_is_equal_to_one_made_anew() -> None:
+    run_state_machine_as_test(CatalogMachine, settings=settings(max_examples=25, stateful_step_count=12, deadline=None))
+
+
+def test_one_more_artifact_costs_what_it_adds() -> None:
+    walk = Walk()
+    hand_made(walk, A, [pack_of(0), pack_of(1)], (0, 0, 1), (1, 0, 1))
+    with closing(Catalog(None)) as follows:
+        walk.sync(follows)
+        hand_made(walk, B, [pack_of(0), pack_of(1), pack_of(2)], (0, 0, 1), (1, 0, 1), (2, 0, 1))
+        walk.blobs.reads.clear()
+        walk.sync(follows)
+        read = [digest for digest, _, _ in walk.blobs.reads]
+        new = ArtifactManifest.parse(walk.blobs.contents[walk.refs[B]], subject="new")
+        assert sorted(read) == sorted([walk.refs[B], new.config.digest, new.map.digest, new.packs[2].digest])
+
+
+def test_the_rows_of_forgotten_chunks_are_dropped_once_they_are_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_SPARE", 0)
+    walk = Walk()
+
+    def rows() -> int:
+        count: int = follows._db.execute("SELECT COUNT(*) FROM chunks").fetchone()[0]
+        return count
+
+    with closing(Catalog(None)) as follows:
+        hand_made(walk, A, [pack_of(0), pack_of(1)], (0, 0, 1), (1, 0, 1))  # 2 + 2 chunks
+        hand_made(walk, B, [pack_of(0)], (0, 0, 1))
+        walk.sync(follows)
+        del walk.refs[A]
+        walk.sync(follows)
+        assert rows() == 4
+        assert follows.dump() == walk.rebuilt()
+        hand_made(walk, A, [pack_of(1)], (0, 0, 1))
+        walk.sync(follows)
+        assert rows() == 6
+        assert follows.dump() == walk.rebuilt(), "a pack that comes back does not inherit the old rows"
+        del walk.refs[A]
+        walk.sync(follows)
+        assert rows() == 2
+        assert follows.dump() == walk.rebuilt()
+
+
+def test_a_base_is_found_among_many_that_share_packs(tmp_path: Path) -> None:
+    walk = Walk()
+    with closing(Catalog(None)) as follows:
+        for name, pieces in {"a": (1, 2, 3), "b": (1, 2, 4), "c": (1, 5)}.items():
+            walk.create(SnapshotName(name), tmp_path / "disk", *pieces)
+        walk.sync(follows)
+
+        def ids(name: SnapshotName) -> list[ChunkId]:
+            artifact = Artifact.load(walk.blobs, walk.roots[walk.refs[name]])
+            chunks = [artifact.chunks(disk) for disk in artifact.map.disks]
+            return [ChunkId(each.tobytes()) for placed in chunks for window in placed for each in window.located.ids]
+
+        for name in (B, C):  # the packs of A are listed by both
+            assert follows.best_match(ids(name)) == walk.refs[name]
+        unknown = [ChunkId(blake3(n.to_bytes(4, "big")).digest()) for n in range(400)]
+        assert follows.best_match(unknown) is None
+        assert follows.best_match([*unknown, *ids(A)[:1]]) is None, "hardly any is known"
+        assert follows.best_match([]) is None
+
+
+def test_the_newest_of_an_image_and_the_lineage(store: Store, tmp_path: Path) -> None:
+    image = f"sha256:{'a' * 64}"
+    made = []
+    for n in range(1, 5):
+        disk = write_disk(tmp_path / "disk", n)
+        builder = Snapshot.builder(disk).name(f"n{n}").image("registry.example/base", image)
+        made.append(builder.parent(f"n{n - 1}").create(store) if n > 1 else builder.create(store))
+    capture(store, tmp_path, "plain", 9)
+    assert store._catalog.newest_of_image(image) == made[-1].digest
+    assert store._catalog.newest_of_image(f"sha256:{'b' * 64}") is None
+    line = [each if isinstance(each, str) else each.names[0] for each in store.lineage("n4")]
+    assert line == ["n3", "n2", "n1"]
+    store.remove("n2", force=True)
+    assert store.lineage("n4")[1:] == [str(made[1].id)]
+    with pytest.raises(HasChildren, match="n4"):
+        store.remove("n3")
+    store.remove("n4")
+    assert store._catalog.newest_of_image(image) == made[2].digest
+
+
+@pytest.mark.parametrize("created_at", ["", "soon", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2025-01-01"])
+def test_any_time_of_creation_can_be_kept(created_at: str) -> None:
+    walk = Walk()
+    with closing(Catalog(None)) as follows:
+        for name in (A, B):
+            pack = pack_of(0 if name == A else 1)
+            hand_made(walk, name, [pack], (0, 0, 1))
+            made = ArtifactManifest.parse(walk.blobs.contents[walk.refs[name]], subject="made")
+            config = json.loads(walk.blobs.contents[made.config.digest]) | {"created_at": created_at}
+            raw = json.dumps(config, separators=(",", ":")).encode()
+            new = walk.blobs.add(raw, spec.MEDIA_CONFIG)
+            walk.add(name, ArtifactManifest.build(config=new, layers=made.layers, annotations={}))
+        assert walk.sync(follows) == {}
+        assert len(follows.entries()) == 2
+
+
 def test_entries_count_sizes_and_children(store: Store, tmp_path: Path) -> None:
     one = capture(store, tmp_path, "one", 1, 2, 0, 4)
     assert one.cost is not None
@@ -322,6 +502,31 @@ def test_a_catalog_that_lies_spoils_no_snapshot(store: Store, tmp_path: Path, li
     store.verify("three")
     store.reindex()
     assert store._catalog.dump() == rebuilt(store)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "UPDATE refs SET artifact = (SELECT key FROM artifacts WHERE key <> artifact)",
+        "UPDATE refs SET name = name || 'x'",
+        "DELETE FROM refs",
+        "UPDATE artifacts SET digest = replace(digest, substr(digest, 1, 1), 'f')",
+    ],
+)
+def test_a_catalog_that_lies_about_names_is_not_believed(tmp_path: Path, lie: str) -> None:
+    root = tmp_path / "store"
+    with Store.init(root, options=FAST) as store:
+        digests = {name: str(capture(store, tmp_path, name, n).digest) for n, name in enumerate(("one", "two"), 1)}
+    time.sleep(0.05)
+    Store.open(root, options=FAST).close()  # from now on there is nothing new
+    with closing(sqlite3.connect(root / "catalog.sqlite", isolation_level=None)) as db:
+        db.execute(lie)
+    with Store.open(root, options=FAST) as store:
+        with contextlib.suppress(NotFound):
+            assert content(store, "one") == disk_bytes(1)
+        assert {handle.name: str(handle.digest) for handle in store.list()} == digests
+        assert content(store, "one") == disk_bytes(1)
+        assert store._catalog.dump() == rebuilt(store)
 
 
 def test_a_catalog_of_another_version_is_made_anew(store: Store, tmp_path: Path) -> None:

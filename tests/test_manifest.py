@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casstore import spec
+from casstore import manifest, spec
 from casstore.digest import Digest
 from casstore.errors import DocumentError, UnsupportedVersion
+from casstore.jsondoc import load_object
 from casstore.manifest import (
     MANIFEST_FILENAME,
     ImageRef,
@@ -27,6 +28,7 @@ from casstore.manifest import (
     format_created_at,
     is_rfc3339,
 )
+from casstore.schema import validate
 
 VECTORS = Path(__file__).parents[1] / "fixtures" / "vectors" / "manifest"
 IDS = {name: digest for digest, name in (line.split() for line in (VECTORS / "ids.txt").read_text().splitlines())}
@@ -524,3 +526,21 @@ def test_rfc3339(text: str) -> None:
 )
 def test_not_rfc3339(text: str) -> None:
     assert not is_rfc3339(text)
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_what_looks_canonical_passes_the_schema(data: st.DataObject) -> None:
+    """The schema is not asked about such manifests."""
+    raw = bytearray(sample().to_bytes())
+    assert manifest._USUAL.fullmatch(raw)
+    pieces = st.binary(max_size=2) | st.sampled_from([b'"', b"\\", b",", b"0", b"}", b'","', b"null", b"{}"])
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        raw[at : at + data.draw(st.integers(0, 3))] = data.draw(pieces)
+    if manifest._USUAL.fullmatch(raw):
+        try:
+            changed = load_object(bytes(raw), subject="m", limit=spec.MAX_MANIFEST)
+        except DocumentError:
+            return
+        validate(changed, "snapshot-manifest", subject="m")

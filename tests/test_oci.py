@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from casstore import spec
+from casstore import oci, spec
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, DocumentError, UnsupportedVersion
+from casstore.jsondoc import load_object
 from casstore.oci import ArtifactManifest, Descriptor, ImageIndex
+from casstore.schema import validate
 
 VECTORS = Path(__file__).parents[1] / "fixtures" / "vectors"
 HEX = "0123456789abcdef" * 4
@@ -398,6 +400,31 @@ def test_any_change_of_a_byte_is_parsed_or_refused(data: st.DataObject) -> None:
         assert isinstance(error, DocumentError)  # noqa: PT017  (most changes are refused, some are harmless)
     else:
         assert parsed.raw == bytes(raw)
+
+
+_USUAL = ArtifactManifest.build(
+    config=Descriptor.of(b"config", spec.MEDIA_CONFIG),
+    layers=[Descriptor.of(b"map", spec.MEDIA_MAP), Descriptor.of(b"pack", spec.MEDIA_PACK)],
+    annotations=manifest().annotations,
+).raw
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_what_looks_usual_passes_the_schema(data: st.DataObject) -> None:
+    """The schema is not asked about such manifests."""
+    raw = bytearray(_USUAL)
+    assert oci._USUAL.fullmatch(raw)
+    pieces = st.binary(max_size=2) | st.sampled_from([b'"', b"\\", b",", b"0", b"}", b'","', b"{}"])
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        raw[at : at + data.draw(st.integers(0, 3))] = data.draw(pieces)
+    if oci._USUAL.fullmatch(raw):
+        try:
+            changed = load_object(bytes(raw), subject="m", limit=spec.MAX_MANIFEST)
+        except DocumentError:
+            return
+        validate(changed, "artifact-manifest", subject="m")
 
 
 # --- index.json ------------------------------------------------------------------------------------------------------

@@ -31,13 +31,14 @@ _SECTIONS = {
         "logout": "login:logout",
     },
     "Upkeep": {
+        "stats": "stats:stats",
         "gc": "upkeep:gc",
         "reindex": "upkeep:reindex",
         "completion": "completion:completion",
     },
 }
 _VERBS = {verb: home for verbs in _SECTIONS.values() for verb, home in verbs.items()}
-_ALIASES = {"ls": "list", "rm": "remove"}
+_ALIASES = {"ls": "list", "rm": "remove", "df": "stats"}
 
 _START = """\
 casstore keeps snapshots of disks, and moves them to and from container registries.

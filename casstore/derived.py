@@ -1,0 +1,133 @@
+"""What is derived from the refs, the catalog and index.json, is kept in step with them.
+
+How the files looked when that was so last is remembered in the catalog, as facts that stay true whatever happens:
+"when refs/ and blobs/ looked like this, the refs were those", "an index.json with these bytes says the same as those
+refs". So a store in which nothing is new is opened without reading refs or index.json. After a change of a ref the refs
+are read once, index.json is written once, and the catalog gets the difference, all before refs.lock is let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from casstore.catalog import Catalog
+from casstore.digest import Digest
+from casstore.errors import CasstoreError, StorageError
+from casstore.names import SnapshotName
+from casstore.refs import BrokenRef
+from casstore.stamps import stamp
+from casstore.storedir import Reading, StoreDirectory
+from casstore.storeindex import IndexFile
+from casstore.tables import REFS, fingerprint
+
+if TYPE_CHECKING:
+    from casstore.artifact import Artifact
+
+# Facts that are remembered, besides REFS. Each starts with what it is about.
+_REFS_STAMP = "refs stamp"  # stamp of refs/ and blobs/, fingerprint of the refs
+_INDEX = "index"  # sha256 of an index.json, fingerprint of the refs that it says, how many entries are not ours
+_INDEX_STAMP = "index stamp"  # stamp of index.json, then as above
+
+
+class Derived:
+    """The catalog and index.json of an open store; `load` reads an artifact."""
+
+    def __init__(self, directory: StoreDirectory, catalog: Catalog, load: Callable[[Digest], Artifact]) -> None:
+        self._directory, self._catalog, self._load = directory, catalog, load
+        self.failed: Mapping[SnapshotName, CasstoreError] = {}
+        """Refs to artifacts that cannot be loaded, when they were read last."""
+        self.broken: Sequence[BrokenRef] = ()
+        """Refs that lead to no blob."""
+        directory.follow = self._follow
+        catalog.walk_with(lambda: directory.read().refs, load)
+        self.catch_up()
+        if not directory.read_only:
+            self._mend_index()
+
+    def catch_up(self) -> None:
+        """Let the catalog follow the refs."""
+        now, seen = self._directory.refs_stamp(), self._catalog.recall()
+        if now is not None and seen.get(_REFS_STAMP) == f"{now} {seen.get(REFS)}":
+            self.failed, self.broken = {}, ()
+            return
+        reading, looked = Reading({}, {}, []), None
+
+        def read() -> Mapping[SnapshotName, Digest]:
+            nonlocal reading, looked
+            looked = self._directory.refs_stamp()  # before they are read
+            reading = self._directory.read()
+            return reading.refs
+
+        def facts() -> Mapping[str, str]:
+            if looked is None or reading.broken:
+                return {}  # what is wrong with a ref is told each time
+            return {_REFS_STAMP: f"{looked} {_fingerprint(reading)}"}
+
+        self.failed = self._catalog.sync(read, self._load, facts=facts)
+        self.broken = reading.broken
+
+    def foreign(self) -> Sequence[str]:
+        """Digests in index.json that another tool added.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        now, seen = stamp(self._directory.index.path), self._catalog.recall()
+        if now is not None and _without_others(seen) and seen.get(_INDEX_STAMP) == f"{now} {seen[_INDEX]}":
+            return []
+        return [str(entry["digest"]) for entry in self._directory.foreign_entries()]
+
+    def _follow(self) -> None:
+        """After a change of the refs, with refs.lock held."""
+        seen, reading = self._catalog.recall(), self._directory.read()
+        facts: dict[str, str] = {}
+        try:
+            index = self._directory.derive_index(reading, known=_without_others(seen))
+            facts = _facts(reading, index)
+        finally:  # on a full disk, too
+            self.failed = self._catalog.sync(lambda: reading.refs, self._load, facts=lambda: facts)
+            self.broken = reading.broken
+
+    def _mend_index(self) -> None:
+        """Derive index.json again if it does not say what the refs say."""
+        index, seen = self._directory.index, self._catalog.recall()
+        now, known, refs = stamp(index.path), seen.get(_INDEX, ""), seen.get(REFS)
+        about = known.split(" ")
+        if now is not None and seen.get(_INDEX_STAMP) == f"{now} {known}" and about[1:2] == [refs]:
+            return
+        with contextlib.suppress(StorageError):
+            facts = {}
+            digest = index.digest()
+            if about[:2] != [digest, refs]:
+                reading = self._directory.read()
+                right = None if about[0] == digest else index.read(reading.refs)  # known to say what other refs said
+                if right is None:
+                    now = None
+                    mended = self._directory.mend_index(_without_others(seen))
+                    if mended is None:
+                        return
+                    reading, right = mended
+                facts = _facts(reading, right)
+            if now is not None:
+                facts[_INDEX_STAMP] = f"{now} {facts.get(_INDEX, known)}"
+            self._catalog.remember(facts)
+
+
+def _fingerprint(reading: Reading) -> str:
+    return fingerprint({name: digest.hex for name, digest in reading.refs.items()})
+
+
+def _facts(reading: Reading, index: IndexFile) -> dict[str, str]:
+    """That this index.json says what these refs say."""
+    return {_INDEX: f"{index.digest} {_fingerprint(reading)} {len(index.others)}"}
+
+
+def _without_others(seen: Mapping[str, str]) -> IndexFile | None:
+    """The index.json that was seen last, if all entries in it were ours.
+
+    Others are not remembered: gc would take away what a catalog that a power cut tore has forgotten.
+    """
+    digest, _, rest = seen.get(_INDEX, "").partition(" ")
+    return IndexFile(digest, ()) if rest.endswith(" 0") else None

@@ -1,0 +1,189 @@
+"""What is asked of the catalog's tables: what a snapshot takes, where chunks lie, which snapshot is like a disk."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from casstore import spec, tables
+from casstore.digest import ChunkId, Digest
+from casstore.manifest import Manifest
+from casstore.oci import Descriptor
+
+if TYPE_CHECKING:
+    from casstore.pack import Place
+
+_PACKS_TO_MATCH, _NEWEST_TO_MATCH = 32, 4  # packs that a sample is in, and artifacts of each, to choose from
+_LEAST_MATCH = 50  # one in so many chunks of a sample must be known
+_FEW = 200  # entries that are looked up one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A snapshot as the catalog knows it. Sizes in bytes."""
+
+    digest: Digest
+    names: tuple[str, ...]
+    manifest: Manifest
+    allocated: int
+    """Bytes in extents of its disks."""
+    stored: int
+    """Bytes of all its blobs."""
+    unique: int
+    """Bytes of the blobs that no other snapshot in the store uses."""
+    packed: int
+    """Bytes of its packs."""
+    plain: int
+    """Plain bytes of all chunks in its packs."""
+    children: int
+    """How many snapshots in the store name it as their parent."""
+
+    @property
+    def id(self) -> Digest:
+        """sha256 of the snapshot manifest's canonical bytes."""
+        return self.manifest.id
+
+
+def lookup(db: sqlite3.Connection, ids: Sequence[ChunkId]) -> dict[ChunkId, list[Place]]:
+    """See Catalog.lookup."""
+    from casstore.pack import Place, StoredPack
+
+    wanted = {chunk_id[: tables.ID]: chunk_id for chunk_id in ids}
+    rows: list[tuple[bytes, int, int, bytes | None]] = []
+    for batch in tables.batches(list(wanted)):
+        query = (
+            "SELECT id, c.pack, c.chunk, base FROM chunks AS c LEFT JOIN deltas USING (pack, chunk)"
+            f" WHERE id IN ({tables.marks(batch)})"
+        )
+        rows += db.execute(query, batch)
+    packs: dict[int, StoredPack] = {}
+    for keys in tables.batches(list({row[1] for row in rows})):
+        query = f"SELECT key, digest, size, directory FROM blobs WHERE key IN ({tables.marks(keys)})"
+        for key, hex_, size, directory in db.execute(query, keys):
+            packs[key] = StoredPack(Descriptor(media_type=spec.MEDIA_PACK, digest=Digest(hex_), size=size), directory)
+    usable = tables.usable_deltas(db, [(pack, chunk, base) for _, pack, chunk, base in rows if base is not None])
+    found: dict[ChunkId, list[Place]] = {}
+    for half, key, chunk, base in rows:
+        if key in packs and (base is None or (key, chunk) in usable):
+            found.setdefault(wanted[half], []).append(Place(packs[key], chunk))
+    for places in found.values():
+        places.sort(key=lambda place: (place.pack.descriptor.digest, place.chunk))
+    return found
+
+
+def best_match(db: sqlite3.Connection, ids: Collection[ChunkId]) -> Digest | None:
+    """See Catalog.best_match."""
+    known: dict[int, set[bytes]] = {}  # per pack, which of them it holds
+    for batch in tables.batches(list({chunk_id[: tables.ID] for chunk_id in ids})):
+        query = f"SELECT pack, id FROM chunks WHERE id IN ({tables.marks(batch)})"
+        for pack, half in db.execute(query, batch):
+            known.setdefault(pack, set()).add(half)
+    digests: dict[int, str] = {}
+    for keys in tables.batches(list(known)):
+        digests |= dict(db.execute(f"SELECT key, digest FROM blobs WHERE key IN ({tables.marks(keys)})", keys))
+    packs = sorted(digests, key=lambda pack: (-len(known[pack]), digests[pack]))[:_PACKS_TO_MATCH]
+    newest = "SELECT artifact FROM uses WHERE blob = ? ORDER BY artifact DESC LIMIT ?"
+    candidates = {row[0] for pack in packs for row in db.execute(newest, (pack, _NEWEST_TO_MATCH))}
+    best, most = None, max(0, len(ids) // _LEAST_MATCH)
+    query = f"SELECT blob FROM uses WHERE artifact = ? AND blob IN ({tables.marks(packs)})"
+    for artifact in sorted(candidates, reverse=True):
+        shared = set().union(*(known[row[0]] for row in db.execute(query, (artifact, *packs))))
+        if len(shared) > most:
+            best, most = artifact, len(shared)
+    row = db.execute("SELECT digest FROM artifacts WHERE key = ?", (best,)).fetchone()
+    return None if row is None else Digest(row[0])
+
+
+def entries(db: sqlite3.Connection, wanted: Sequence[str] | None) -> list[Entry]:
+    """Those with these hexadecimal digests, or all; newest first.
+
+    With several queries over all tables, or with a few short ones for each that is wanted.
+    """
+    columns = "SELECT key, digest, id, config, allocated, stored, packed, plain, size FROM artifacts"
+    if wanted is not None and len(wanted) <= _FEW:
+        rows = [row for hex_ in wanted for row in db.execute(f"{columns} WHERE digest = ?", (hex_,))]
+        names, unique, children = _one_by_one(db, rows)
+    else:
+        chosen = None if wanted is None else set(wanted)
+        rows = [row for row in db.execute(columns) if chosen is None or row[1] in chosen]
+        names, unique, children = _all_at_once(db)
+        if wanted is None:
+            _require_right_names(db, names, {row[0]: row[1] for row in rows})
+    result = [
+        Entry(
+            digest=Digest(hex_),
+            names=tuple(names.get(key, ())),
+            manifest=_manifest(config, id_),
+            allocated=allocated,
+            stored=stored,
+            unique=unique.get(key, 0) + size,
+            packed=packed,
+            plain=plain,
+            children=children.get(f"sha256:{id_}", 0),
+        )
+        for key, hex_, id_, config, allocated, stored, packed, plain, size in rows
+    ]
+    result.sort(key=lambda entry: entry.digest.hex)
+    result.sort(key=lambda entry: entry.manifest.created_at, reverse=True)
+    return result
+
+
+_Details = tuple[dict[int, list[str]], dict[int, int], dict[str, int]]
+"""Names and unique bytes by key, children by id."""
+
+# A blob of one artifact, and of none that lists the same bytes as something else.
+_UNIQUE = """
+SELECT first, SUM(size) FROM (
+    SELECT size, (SELECT MIN(artifact) FROM uses WHERE blob = key) AS first,
+        (SELECT MAX(artifact) FROM uses WHERE blob = key) AS last
+    FROM blobs AS mine WHERE NOT EXISTS
+        (SELECT 1 FROM blobs AS other WHERE other.digest = mine.digest AND other.media_type <> mine.media_type) {}
+) WHERE first = last {} GROUP BY first
+"""
+_UNIQUE_TO_ONE = _UNIQUE.format("AND key IN (SELECT blob FROM uses WHERE artifact = ?1)", "AND first = ?1")
+_UNIQUE_TO_EACH = _UNIQUE.format("", "")
+
+
+def _one_by_one(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> _Details:
+    names: dict[int, list[str]] = {}
+    unique: dict[int, int] = {}
+    children: dict[str, int] = {}
+    for key, _, id_, *_ in rows:
+        query = "SELECT name FROM refs WHERE artifact = ? ORDER BY name"
+        names[key] = [row[0] for row in db.execute(query, (key,))]
+        unique |= dict(db.execute(_UNIQUE_TO_ONE, (key,)))
+        query = "SELECT COUNT(*) FROM artifacts WHERE parent = ?"
+        children[f"sha256:{id_}"] = db.execute(query, (f"sha256:{id_}",)).fetchone()[0]
+    return names, unique, children
+
+
+def _all_at_once(db: sqlite3.Connection) -> _Details:
+    names: dict[int, list[str]] = {}
+    for name, key in db.execute("SELECT name, artifact FROM refs ORDER BY name"):
+        names.setdefault(key, []).append(name)
+    children = dict(db.execute("SELECT parent, COUNT(*) FROM artifacts WHERE parent NOTNULL GROUP BY parent"))
+    return names, dict(db.execute(_UNIQUE_TO_EACH)), children
+
+
+def _manifest(config: object, id_: str) -> Manifest:
+    """A snapshot manifest as it was stored."""
+    if isinstance(config, bytes) and Digest.of(config).hex == id_:
+        return Manifest.from_dict(json.loads(config), subject=f"catalog entry {id_}")
+    raise _damaged(f"entry {id_!r}")
+
+
+def _require_right_names(db: sqlite3.Connection, names: Mapping[int, list[str]], digests: Mapping[int, str]) -> None:
+    """What opening a store does not read again, listing it compares."""
+    row = db.execute("SELECT value FROM seen WHERE what = ?", (tables.REFS,)).fetchone()
+    refs = {name: digests.get(key, "") for key, mine in names.items() for name in mine}
+    if row is not None and row[0] != tables.fingerprint(refs):
+        raise _damaged("names")
+
+
+def _damaged(what: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(f"catalog: {what}: damaged")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error

@@ -1,0 +1,198 @@
+"""index.json of a store: derived from its refs, so that other OCI tools can read the store; what they add is kept.
+
+It is written without a sync, unless there is something in it that could not be derived: whatever a power cut leaves of
+it, the next opening notices and derives it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from casstore import durable, layout, spec
+from casstore.digest import Digest
+from casstore.durable import Durability
+from casstore.errors import CasstoreError, DocumentError, StorageError
+from casstore.jsondoc import dump, load_object
+from casstore.names import SnapshotName
+from casstore.oci import Descriptor
+
+_REF, _DIGEST = spec.ANNOTATION_STORE_REF, spec.ANNOTATION_STORE_DIGEST
+
+Entry = dict[str, Any]
+"""An entry of index.json, as it is: other tools' break our rules as they like."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFile:
+    """What an index.json said: `digest` is the sha256 of its bytes, `others` are the entries that are not ours."""
+
+    digest: str
+    others: tuple[Entry, ...]
+
+
+class StoreIndex:
+    """The index.json in directory `root`."""
+
+    def __init__(self, root: str, durability: Durability) -> None:
+        self._root, self.path, self._durability = root, os.path.join(root, "index.json"), durability
+
+    def digest(self) -> str | None:
+        """The sha256 of its bytes, in hexadecimal; None when there is no such file.
+
+        Raises:
+            StorageError: it cannot be read, or is too large to be.
+        """
+        raw = self._read()
+        return None if raw is None else hashlib.sha256(raw).hexdigest()
+
+    def read(self, refs: Mapping[SnapshotName, Digest] | None = None) -> IndexFile | None:
+        """What it says; None when there is no index.json, or no index in it, or one that does not say of each of `refs`
+        what that says, and nothing else of its name.
+
+        Raises:
+            StorageError: it cannot be read, or is too large to be.
+        """
+        raw = self._read()
+        try:
+            entries = None if raw is None else _load_entries(raw)
+        except DocumentError:
+            entries = None
+        if raw is None or entries is None or not (refs is None or _says(entries, refs)):
+            return None
+        return IndexFile(hashlib.sha256(raw).hexdigest(), tuple(entry for entry in entries if not _is_ours(entry)))
+
+    def derive(
+        self, refs: Mapping[SnapshotName, Digest], sizes: Mapping[Digest, int], known: IndexFile | None
+    ) -> IndexFile:
+        """Let it say what the refs say, whose manifests have these sizes, and keep what is not ours. It is not parsed
+        if it is still the index.json that is `known`.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        raw = self._read()
+        others: tuple[Entry, ...] = ()
+        if raw is not None:
+            if known is None or known.digest != hashlib.sha256(raw).hexdigest():
+                known = self.read()
+            others = () if known is None else known.others
+        kept = []
+        for entry in foreign(others, refs):
+            annotations = {key: text for key, text in _annotations(entry).items() if key not in {_REF, _DIGEST}}
+            if _ref_name(entry) in refs:
+                del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
+            changed = annotations != _annotations(entry)  # else they were copied from an entry of ours
+            kept.append({**entry, "annotations": annotations} if changed else entry)
+        new = _encode([(name, digest, sizes[digest]) for name, digest in refs.items()], kept)
+        if raw != new:
+            durability = self._durability if kept else Durability.NONE
+            durable.replace_file(self.path, new, mode=0o644, durability=durability)
+        return IndexFile(hashlib.sha256(new).hexdigest(), tuple(kept))
+
+    def _read(self) -> bytes | None:
+        raw = layout.read_file(self.path, limit=spec.MAX_INDEX)
+        if raw is not None and len(raw) > spec.MAX_INDEX:
+            raise StorageError(f"store {self._root!r}: expected an index.json of at most {spec.MAX_INDEX} bytes")
+        return raw
+
+
+def foreign(others: tuple[Entry, ...], refs: Mapping[SnapshotName, Digest]) -> list[Entry]:
+    """Of the entries that are not ours, those that do not just say what a ref says."""
+    if not others:
+        return []
+    ours = {(name, str(digest)) for name, digest in refs.items()}
+    return [entry for entry in others if (_ref_name(entry), entry["digest"]) not in ours]
+
+
+def _encode(refs: list[tuple[SnapshotName, Digest, int]], others: list[Entry]) -> bytes:
+    """The index.json, as `dump` would write it. The many entries of ours are filled into a text: nothing in a name or a
+    digest needs to be escaped.
+    """
+    entry = Descriptor(
+        media_type=spec.MEDIA_MANIFEST,
+        digest=Digest("%(hex)s"),
+        size=0,
+        artifact_type=spec.ARTIFACT_TYPE,
+        annotations={spec.ANNOTATION_REF_NAME: "%(name)s", _REF: "%(name)s", _DIGEST: str(Digest("%(hex)s"))},
+    )
+    template = dump({**entry.to_dict(), "size": "%(size)d"}).decode().replace('"%(size)d"', "%(size)d")
+    parts = [template % {"name": name, "hex": digest.hex, "size": size} for name, digest, size in refs]
+    parts += [dump(other).decode() for other in others]
+    head, tail = dump({"schemaVersion": 2, "mediaType": spec.MEDIA_INDEX, "manifests": []}).decode().split("[]")
+    return f"{head}[{','.join(parts)}]{tail}".encode()
+
+
+def _says(entries: list[Entry], refs: Mapping[SnapshotName, Digest]) -> bool:
+    """Whether they say of each ref what it says, and nothing else of its name; anything odd counts as no."""
+    try:
+        ours = [(_ref_name(entry) or "", entry["digest"]) for entry in entries if _is_ours(entry)]
+        others = {_ref_name(entry) for entry in entries if not _is_ours(entry)}
+        return sorted(ours) == sorted((name, str(digest)) for name, digest in refs.items()) and not others & refs.keys()
+    except (CasstoreError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of index.json was derived from a ref: it has our marks for its own digest, and no other name.
+
+    umoci copies the marks to the names that it adds; skopeo keeps them where it gives a name to another digest, and
+    takes the name from the entry that had it.
+    """
+    annotations = _annotations(entry)
+    mark = annotations.get(_REF)
+    return mark is not None and annotations.get(_DIGEST) == entry["digest"] and _ref_name(entry) in {mark, None}
+
+
+def _ref_name(entry: Mapping[str, Any]) -> str | None:
+    name = _annotations(entry).get(spec.ANNOTATION_REF_NAME)
+    return name if isinstance(name, str) else None
+
+
+def _annotations(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    annotations = entry.get("annotations")
+    return annotations if isinstance(annotations, dict) else {}
+
+
+def _load_entries(raw: bytes) -> list[Entry]:
+    """The entries of an index.json that have a digest: strictly parsed if that can be done, else leniently."""
+    document: Any
+    try:
+        document, strict = load_object(raw, subject="index.json", limit=spec.MAX_INDEX), True
+    except DocumentError:
+        document, strict = _load_leniently(raw), False
+    manifests = document.get("manifests") if isinstance(document, dict) else None
+    if not isinstance(manifests, list):
+        raise DocumentError("index.json", "expected a JSON object with a list of manifests")
+    entries = [entry for entry in manifests if isinstance(entry, dict)]
+    if not strict:
+        entries = list(map(_writable, entries))
+    return [entry for entry in entries if isinstance(entry.get("digest"), str)]
+
+
+def _load_leniently(raw: bytes) -> Any:
+    def integer(digits: str) -> int | float:
+        return int(digits) if len(digits) < 4000 else float(digits)  # CPython refuses to convert longer ones
+
+    try:
+        return json.loads(raw, parse_int=integer)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _writable(entry: Entry) -> Entry:
+    """The entry; of one that cannot be written as JSON again (NaN, lone surrogates), only what names its content."""
+    try:
+        dump(entry)
+    except (ValueError, RecursionError):
+        kept = {name: entry.get(name) for name in ("mediaType", "digest", "size")}
+        return {
+            name: value
+            for name, value in kept.items()
+            if isinstance(value, int) or (isinstance(value, str) and value.isascii())
+        }
+    return entry
