@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from casstore.artifact import Artifact
+from casstore.decoding import Part, in_order
 from casstore.diskmap import DiskMap
 from casstore.errors import DigestMismatch
 from casstore.extents import Extents
 from casstore.integrity import ContentHasher, candidates, hasher
-from casstore.pool import default_workers
+from casstore.pool import default_workers, ordered_map
 from casstore.progress import Meter
 from casstore.spec import MIB
 
@@ -38,12 +39,29 @@ def plain_bytes(artifact: Artifact, disk: DiskMap, *, workers: int) -> Iterator[
     extents, at = Extents(disk), 0
     workers = workers or default_workers()
     with ThreadPoolExecutor(workers, "restore") as pool:
-        for offset, data in artifact.contents(disk, pool, ahead=4 * workers):
+        for offset, data in _in_order(artifact, disk, pool, ahead=2 * workers):
             extents.parts(offset, data)
             yield from _zeros(offset - at)
             yield data
             at = offset + len(data)
     yield from _zeros(disk.size - at)
+
+
+def _in_order(
+    artifact: Artifact, disk: DiskMap, pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[tuple[int, memoryview]]:
+    """(offset, plain bytes) of the chunks in the disk's order, checked; everything between them is zero."""
+
+    def parts() -> Iterator[Part]:
+        for placed in artifact.chunks(disk):
+            yield from in_order(artifact.frames, placed.located, placed.offset)
+
+    def read(part: Part) -> list[tuple[int, memoryview]]:
+        chunks = artifact.frames.chunks(part.own, part.full)
+        return list(zip(part.offset.tolist(), chunks, strict=True))
+
+    for pieces in ordered_map(pool, read, parts(), ahead=ahead):
+        yield from pieces
 
 
 def _zeros(length: int) -> Iterator[memoryview]:
@@ -63,7 +81,7 @@ def hash_disk(artifact: Artifact, disk: DiskMap, hashers: list[ContentHasher], *
     feed = _Feeder(disk, hashers)
     extents = Extents(disk)
     with ThreadPoolExecutor(workers, "hash") as pool:
-        for offset, data in artifact.contents(disk, pool, ahead=4 * workers):
+        for offset, data in _in_order(artifact, disk, pool, ahead=2 * workers):
             feed.zeros_until(offset)
             for start, part in extents.parts(offset, data):
                 feed.zeros_until(start)

@@ -139,7 +139,7 @@ class HasChildren(Conflict):
 
 
 class SourceError(CasstoreError):
-    """The disk to capture cannot be read, or changed while it was read."""
+    """The disk to capture, or a seed, cannot be read; or the disk changed while it was read."""
 
     exit_code = 16
 

@@ -11,13 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from casstore.artifact import Artifact, FrameUse, verified_chunks
+from casstore.artifact import Artifact, verified_chunks
+from casstore.decoding import Job, jobs
 from casstore.diskmap import DiskMap, Runs
 from casstore.errors import CorruptContent
 from casstore.extents import Extents
 from casstore.oci import Descriptor
 from casstore.pool import default_workers, ordered_map
+
+_WINDOW = 65_536
+"""Chunks planned at a time (about 1.5 GiB of plain bytes)."""
 
 
 def verify_chunks(artifact: Artifact, *, known: Callable[[Descriptor], Collection[int]], workers: int) -> int:
@@ -27,40 +32,68 @@ def verify_chunks(artifact: Artifact, *, known: Callable[[Descriptor], Collectio
     Raises:
         CorruptContent: a frame or chunk is damaged, a delta's base is missing, or bytes outside of extents are not 0.
     """
-    usable = [verified_chunks(artifact, directory) for directory in artifact.directories]
-    for disk in artifact.map.disks:
-        for pack, used, verifiable in zip(artifact.manifest.packs, artifact.used(disk), usable, strict=True):
-            if (used & ~verifiable).any():
-                subject = f"snapshot {artifact.digest}: pack {pack.digest}"
-                raise CorruptContent(f"{subject}: a delta's base is in none of the snapshot's packs")
-
-    def unknown() -> Iterator[FrameUse]:
-        for n, pack in enumerate(artifact.manifest.packs):
-            mask = usable[n].copy()
-            mask[list(known(pack))] = False
-            yield from artifact.frames_of(n, np.flatnonzero(mask))
-
+    count = verify_claims(artifact, known=known, workers=workers)
     workers = workers or default_workers()
-    count = 0
     with ThreadPoolExecutor(workers, "verify") as pool:
-        for pieces in ordered_map(pool, artifact.read, unknown(), ahead=4 * workers):
-            count += len(pieces)
         for disk in artifact.map.disks:
             extents = Extents(disk)
-            for pieces in ordered_map(pool, artifact.read, _sticking_out(artifact, disk, extents), ahead=4 * workers):
-                for offset, data in pieces:
+
+            def check(job: Job, extents: Extents = extents) -> None:
+                for offset, data, _ in job.run():
                     extents.parts(offset, data)
+
+            for _ in ordered_map(pool, check, _sticking_out(artifact, disk, extents), ahead=2 * workers):
+                pass
     return count
 
 
-def _sticking_out(artifact: Artifact, disk: DiskMap, extents: Extents) -> Iterator[FrameUse]:
-    """The pieces of a disk that reach out of its extents."""
-    for use in artifact.uses(_runs_that_stick_out(disk, extents), by_frame=True):
-        offset = np.array([piece.offset for piece in use.pieces], np.int64)
-        length = np.array([piece.length for piece in use.pieces], np.int64)
-        out = extents.stick_out(offset, length).tolist()
-        if any(out):
-            yield use._replace(pieces=[piece for piece, sticks in zip(use.pieces, out, strict=True) if sticks])
+def verify_claims(artifact: Artifact, *, known: Callable[[Descriptor], Collection[int]], workers: int) -> int:
+    """The first half of `verify_chunks`: what the packs' directories say, and nothing of what the map says.
+
+    Raises:
+        CorruptContent: a frame or chunk is damaged, or a delta's base is missing.
+    """
+    workers = workers or default_workers()
+    with ThreadPoolExecutor(workers, "verify") as pool:
+        return sum(ordered_map(pool, _decode, _unknown(artifact, known), ahead=2 * workers))
+
+
+def _decode(job: Job) -> int:
+    for _ in job.run():
+        pass
+    return len(job)
+
+
+def _unknown(artifact: Artifact, known: Callable[[Descriptor], Collection[int]]) -> Iterator[Job]:
+    """The chunks to decode; those of many packs together, so that a frame is decoded once for the deltas of all."""
+    used = zip(*(artifact.used(disk) for disk in artifact.map.disks), strict=True)
+    packs: list[npt.NDArray[np.int64]] = []
+    chunks: list[npt.NDArray[np.int64]] = []
+    waiting = 0
+    for n, (pack, masks) in enumerate(zip(artifact.manifest.packs, used, strict=True)):
+        usable = verified_chunks(artifact, artifact.directories[n])
+        if any((mask & ~usable).any() for mask in masks):
+            subject = f"snapshot {artifact.digest}: pack {pack.digest}"
+            raise CorruptContent(f"{subject}: a delta's base is in none of the snapshot's packs")
+        right = np.fromiter(known(pack), np.int64)
+        usable[right[right < len(usable)]] = False  # a torn catalog may say anything
+        wanted = np.flatnonzero(usable)
+        packs.append(np.full(len(wanted), n, np.int64))
+        chunks.append(wanted)
+        waiting += len(wanted)
+        if waiting >= _WINDOW or n + 1 == len(artifact.manifest.packs):
+            pack_column, chunk_column = np.concatenate(packs), np.concatenate(chunks)
+            for at in range(0, waiting, _WINDOW):
+                rows = slice(at, at + _WINDOW)
+                yield from jobs(artifact.frames, artifact.directories.locate(pack_column[rows], chunk_column[rows]))
+            packs, chunks, waiting = [], [], 0
+
+
+def _sticking_out(artifact: Artifact, disk: DiskMap, extents: Extents) -> Iterator[Job]:
+    """The chunks of a disk that reach out of its extents."""
+    for placed in artifact.chunks(_runs_that_stick_out(disk, extents)):
+        out = np.flatnonzero(extents.stick_out(placed.offset, placed.located.length))
+        yield from jobs(artifact.frames, placed.located.take(out), placed.offset[out])
 
 
 def _runs_that_stick_out(disk: DiskMap, extents: Extents) -> DiskMap:

@@ -168,6 +168,7 @@ class Snapshot:
         destination: str | os.PathLike[str],
         *,
         force: bool = False,
+        seeds: Iterable[str | os.PathLike[str]] = (),
         workers: int = 0,
         progress: Progress = silent,
         durability: Durability = Durability.FULL,
@@ -177,15 +178,20 @@ class Snapshot:
         A destination that ends in "/" or is a directory gets `manifest.json` and the disk under its own name, as
         microsandbox keeps a snapshot; any other becomes the disk's file.
 
+        `seeds` are disk files that may have much in common with this one, as the disk that is replaced: they are read
+        first, and what they hold is taken from there, as reflinks where the file system has them. They may change.
+
         Raises:
             AlreadyExists: the file exists, and `force` is not set.
+            SourceError: a seed cannot be opened, or is no regular file.
             NotFound, CorruptContent: a blob is missing or damaged; nothing was written under the file's name.
             StorageError: the file system refused.
         """
         from casstore.restore import restore_file
+        from casstore.seeds import Seeds
 
-        path = os.fspath(destination)
-        with self.rely(self.needs):
+        path, seed_paths = os.fspath(destination), list(seeds)
+        with self.rely(self.needs), Seeds.open(seed_paths) as found:
             artifact = self.artifact()
             disk = artifact.map.disks[0]
             as_directory = path.endswith("/") or os.path.isdir(path)
@@ -195,8 +201,12 @@ class Snapshot:
                     raise AlreadyExists(f"{manifest_path!r} exists already; choose another place, or force with -f")
                 durable.make_directories(path.rstrip("/") or "/", durability)
                 path = os.path.join(path, disk.name)
+            if seed_paths:
+                found.learn(artifact, disk, workers=workers, meter=Meter(progress, "reading seeds", None))
             meter = Meter(progress, "restoring", _covered(artifact))
-            restore_file(artifact, disk, path, force=force, workers=workers, meter=meter, durability=durability)
+            restore_file(
+                artifact, disk, path, force=force, workers=workers, meter=meter, durability=durability, seeds=found
+            )
             if as_directory:
                 durable.replace_file(manifest_path, self.manifest.to_bytes(), mode=0o644, durability=durability)
         return path
@@ -221,7 +231,7 @@ class Snapshot:
 
 def _covered(artifact: Artifact) -> int:
     """Bytes of the first disk that chunks cover."""
-    return sum(stop - start for start, stop in artifact.spans(artifact.map.disks[0]))
+    return int(artifact.map.disks[0].runs.length.sum())
 
 
 class _Home(Protocol):

@@ -420,7 +420,7 @@ def test_many_packs_and_runs_load_fast() -> None:
     started = time.process_time()
     artifact = Artifact.load(made.blobs, root)
     loaded = time.process_time()
-    next(iter(artifact.uses(artifact.map.disks[0], by_frame=True)))
+    next(artifact.chunks(artifact.map.disks[0]))
     uses = time.process_time()
     assert loaded - started < 4
     assert uses - loaded < 1
@@ -759,10 +759,9 @@ def test_long_run_is_planned_in_pieces() -> None:
     pack = pack_bytes([frame(ZSTD, *([b"x" * 4096] * 1024))] * 100)
     made = HandMade([pack], [Disk(count * 4096, [(0, count * 4096)], [(0, count * 4096, 0, 0, count)])])
     artifact = Artifact.load(made.blobs, made.store())
-    uses = list(artifact.uses(artifact.map.disks[0], by_frame=True))
-    assert max(len(use.pieces) for use in uses) <= 16384
-    assert [piece.offset for use in uses for piece in use.pieces] == list(range(0, count * 4096, 4096))
-    assert list(artifact.spans(artifact.map.disks[0])) == [(0, count * 4096)]
+    placed = list(artifact.chunks(artifact.map.disks[0]))
+    assert max(map(len, placed)) <= 65536
+    assert [offset for each in placed for offset in each.offset.tolist()] == list(range(0, count * 4096, 4096))
 
 
 def test_deltas_of_others_are_no_dedup_hits(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casstore import capture, spec
+from casstore import packer, spec
 from casstore.artifact import Artifact
+from casstore.capture import CaptureStats
 from casstore.content import Reader
 from casstore.contents import hash_disk, plain_bytes
 from casstore.diskmap import SnapshotMap
@@ -216,7 +217,7 @@ def test_recorded_integrity_verifies(tmp_path: Path) -> None:
 # --- dedup -----------------------------------------------------------------------------------------------------------
 
 
-def capture_again(blobs: MemoryBlobs, manifest_of: Artifact, path: Path) -> tuple[Artifact, capture.CaptureStats]:
+def capture_again(blobs: MemoryBlobs, manifest_of: Artifact, path: Path) -> tuple[Artifact, CaptureStats]:
     """Capture `path` where the packs of an artifact are known."""
     blobs.remember(manifest_of.manifest.packs)
     made, _ = blobs.create(path)
@@ -326,7 +327,7 @@ def test_packs_grow_with_their_number(tmp_path: Path, monkeypatch: pytest.Monkey
     """A manifest of 4 MiB names 28,000 packs: of 32 MiB each they would hold 0.9 TiB."""
     monkeypatch.setattr(spec, "PACK_TARGET", 64 * KIB)
     monkeypatch.setattr(spec, "FRAME_PLAIN", 1)
-    monkeypatch.setattr(capture, "_PACKS_OF_A_SIZE", 4)
+    monkeypatch.setattr(packer, "_PACKS_OF_A_SIZE", 4)
     path, blobs = tmp_path / "disk", MemoryBlobs()
     path.write_bytes(random.Random(12).randbytes(8 * MIB))
     sizes = [pack.size for pack in check_round_trip(blobs, path, 2).manifest.packs]
@@ -428,22 +429,6 @@ def test_every_plan_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr("casstore.artifact._WINDOW", window)
         assert streamed(artifact) == content
         assert restore(artifact, tmp_path / "back", force=True).read_bytes() == content
-        covered, end = bytearray(len(content)), -1
-        for start, stop in artifact.spans(artifact.map.disks[0]):
-            assert start > end, "spans must be as long as possible"
-            covered[start:stop] = b"x" * (stop - start)
-            end = stop
-        assert covered.count(0) == sum(run[0] for run in runs)
-
-
-def test_by_frame_decodes_each_frame_once_per_window() -> None:
-    chunks = [bytes([n]) * 5000 for n in range(1, 11)]
-    runs = [(0, 5000, 0, n, 1) for n in (9, 0, 8, 1, 7, 2, 6, 3, 5, 4)]
-    made = HandMade([pack_bytes([frame(ZSTD, *chunks[:5]), frame(ZSTD, *chunks[5:])])], [Disk(50_000, [], runs)])
-    artifact = Artifact.load(made.blobs, made.store())
-    disk = artifact.map.disks[0]
-    assert [use.frame for use in artifact.uses(disk, by_frame=True)] == [0, 1]
-    assert [use.frame for use in artifact.uses(disk, by_frame=False)] == [1, 0] * 5
 
 
 # --- the target ------------------------------------------------------------------------------------------------------
@@ -498,18 +483,12 @@ from casstore.artifact import Artifact
 from casstore.durable import Durability
 from casstore.blobs import BlobDirectory
 from casstore.capture import CaptureOptions
-from casstore.create import Description, build
+from casstore.create import Description, FreshLayout, build
 from casstore.disk import DiskSource
 from casstore.operation import Operation
 from casstore.progress import Meter, silent
 from casstore.restore import restore_file
 from casstore.intake import verify_chunks
-
-class Destination:
-    def __init__(self, operation):
-        self.new_blob, self.add, self.read_range = operation.new_blob, operation.add, operation.staged.read_range
-    def lookup(self, ids):
-        return {}
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -517,7 +496,7 @@ def peak():
 folder, meter, peaks = Path(sys.argv[1]), Meter(silent, "", None), {"start": peak()}
 with Operation(str(folder / "tmp"), Durability.NONE) as operation:
     with DiskSource.open(folder / "disk") as source:
-        made = build(source, Destination(operation), Description(), options=CaptureOptions())
+        made = build(source, FreshLayout(operation), Description(), options=CaptureOptions())
     peaks["capture"] = peak()
     artifact = Artifact.load(operation.staged, made.root)
     restore_file(artifact, artifact.map.disks[0], str(folder / "back"), force=False, workers=0, meter=meter,

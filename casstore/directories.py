@@ -1,0 +1,264 @@
+"""The directories of a snapshot's packs: where each chunk lies in its pack, and where the base of a delta lies.
+
+A snapshot of a large disk has thousands of packs and millions of chunks. So directories are read when they are needed,
+and only some MiB of them are kept. What is asked of many chunks is asked in columns, and answered pack by pack.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self, overload
+
+import blake3
+import numpy as np
+import numpy.typing as npt
+
+from casstore import spec
+from casstore.content import RangeReader
+from casstore.diskmap import PackEntry
+from casstore.errors import CorruptContent, DigestMismatch, DocumentError
+from casstore.frame import FrameKind
+from casstore.oci import Descriptor
+from casstore.pack import FOOTER_SIZE, PackDirectory
+from casstore.spec import MIB
+
+_KEPT = 32 * MIB
+"""Bytes of directories in memory: those of about 9 GiB of plain bytes."""
+
+Ids = npt.NDArray[np.void]
+"""BLAKE3-256 digests, as items of 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Located:
+    """Chunks of packs, in columns of equal length: where each lies, and the frame that it lies in."""
+
+    pack: npt.NDArray[np.int64]
+    chunk: npt.NDArray[np.int64]
+    ids: Ids
+    frame: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int64]
+    """Where the chunk starts in the frame's plain bytes."""
+    length: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.uint8]
+    """The frame's FrameKind."""
+    at: npt.NDArray[np.int64]
+    """Where the frame's stored bytes start in the pack."""
+    stored: npt.NDArray[np.int64]
+    """Stored bytes of the frame."""
+    plain: npt.NDArray[np.int64]
+    """Plain bytes of the frame."""
+
+    @classmethod
+    def empty(cls, count: int) -> Self:
+        """`count` rows to be filled in."""
+        wide = (np.empty(count, np.int64) for _ in range(8))
+        pack, chunk, frame, start, length, at, stored, plain = wide
+        ids, kind = np.empty(count, "V32"), np.empty(count, np.uint8)
+        return cls(pack, chunk, ids, frame, start, length, kind, at, stored, plain)
+
+    def take(self, rows: npt.NDArray[Any] | slice) -> Self:
+        """Some of the rows."""
+        return type(self)(*(getattr(self, name)[rows] for name in self.__slots__))
+
+    def put(self, rows: npt.NDArray[Any], others: Located) -> None:
+        """Replace some of the rows."""
+        for name in self.__slots__:
+            getattr(self, name)[rows] = getattr(others, name)
+
+    def __len__(self) -> int:
+        return len(self.pack)
+
+
+class Table:
+    """A pack's directory, and what follows from it, in columns."""
+
+    def __init__(self, directory: PackDirectory) -> None:
+        self.directory = directory
+        self.ids: Ids = np.frombuffer(directory.ids, "V32")
+        self.frame = directory.chunk_frames().astype(np.uint32)
+        """Per chunk, the frame that it lies in."""
+        starts: npt.NDArray[np.int64] = np.cumsum(directory.lengths, dtype=np.int64) - directory.lengths
+        self.start = (starts - starts[directory.first_chunk[:-1]][self.frame]).astype(np.uint32)
+        """Per chunk, where it starts in its frame's plain bytes."""
+        self.at = directory.frame_offsets()
+        self.plain = directory.plain_lengths()
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes."""
+        # A chunk's digest and length twice (in the encoded directory, and apart), and the columns.
+        return 2048 + 84 * len(self.ids) + 64 * len(self.at) + 2 * len(self.directory.base_ids)
+
+    def deltas(self) -> npt.NDArray[np.bool_]:
+        """Per chunk, whether it lies in a delta frame."""
+        delta: npt.NDArray[np.bool_] = (self.directory.kinds == FrameKind.DELTA)[self.frame]
+        return delta
+
+    def base_ids(self, frames: npt.NDArray[Any]) -> Ids:
+        """The bases of some delta frames."""
+        ids: Ids = np.frombuffer(self.directory.base_ids, "V32")[self.directory.deltas_before[frames]]
+        return ids
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bases:
+    """Where the base of each delta lies: in a full frame of one of the packs."""
+
+    ids: Ids
+    """Sorted, each once."""
+    pack: npt.NDArray[np.int32]
+    """-1: in no full frame of these packs."""
+    chunk: npt.NDArray[np.int32]
+
+    @classmethod
+    def find(cls, tables: Callable[[], Iterable[Table]]) -> Self:
+        """Look for every base that a delta names; of several places the first counts. Goes through all tables twice."""
+        named = [table.directory.base_ids for table in tables() if table.directory.base_ids]
+        ids: Ids = np.unique(np.frombuffer(b"".join(named), "V32"))
+        pack, chunk = np.full(len(ids), -1, np.int32), np.full(len(ids), -1, np.int32)
+        for n, table in enumerate(tables() if len(ids) else ()):
+            row = np.searchsorted(ids, table.ids)
+            row[row == len(ids)] = 0
+            full = np.flatnonzero((ids[row] == table.ids) & ~table.deltas())[::-1]  # the first one is assigned last
+            full = full[pack[row[full]] < 0]
+            chunk[row[full]] = full
+            pack[row[full]] = n
+        return cls(ids, pack, chunk)
+
+    def rows(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """The row of each base, which must be named by a delta of these packs."""
+        rows: npt.NDArray[np.int64] = np.searchsorted(self.ids, ids)
+        return rows
+
+
+class Directories(Sequence[PackDirectory]):
+    """The directories of `packs`, in their order, each read from `blobs` when it is needed. Threads may share it.
+
+    Whatever is asked for may raise:
+        NotFound, SizeMismatch, DigestMismatch: a pack is missing or damaged.
+        DocumentError: a directory breaks its rules.
+    """
+
+    def __init__(self, blobs: RangeReader, packs: Sequence[Descriptor], entries: Sequence[PackEntry]) -> None:
+        self._blobs, self._packs, self._entries = blobs, packs, entries
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Table] = OrderedDict()
+        self._bytes = 0
+        self._bases: Bases | None = None
+
+    def __len__(self) -> int:
+        return len(self._packs)
+
+    @overload
+    def __getitem__(self, pack: int) -> PackDirectory: ...
+
+    @overload
+    def __getitem__(self, pack: slice) -> Sequence[PackDirectory]: ...
+
+    def __getitem__(self, pack: int | slice) -> PackDirectory | Sequence[PackDirectory]:
+        if isinstance(pack, slice):
+            return [self[n] for n in range(*pack.indices(len(self)))]
+        return self.table(range(len(self))[pack]).directory
+
+    def table(self, pack: int) -> Table:
+        """The directory of a pack, in columns."""
+        with self._lock:
+            table = self._kept.get(pack)
+            if table is not None:
+                self._kept.move_to_end(pack)
+                return table
+        table = Table(load_directory(self._blobs, self._packs[pack], self._entries[pack].directory))
+        with self._lock:
+            if pack not in self._kept:
+                self._kept[pack] = table
+                self._bytes += table.bytes
+            while self._bytes > _KEPT and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].bytes
+        return table
+
+    def tables(self) -> Iterator[Table]:
+        """All of them, in order."""
+        return map(self.table, range(len(self)))
+
+    def bases(self) -> Bases:
+        """Where the bases of all deltas lie; found on first need."""
+        if self._bases is None:
+            self._bases = Bases.find(self.tables)
+        return self._bases
+
+    def locate(self, pack: npt.NDArray[np.int64], chunk: npt.NDArray[np.int64]) -> Located:
+        """Where these chunks lie; they must exist."""
+        found = Located.empty(len(pack))
+        found.pack[:], found.chunk[:] = pack, chunk
+        for n, rows in by_pack(pack):
+            table, mine = self.table(n), chunk[rows]
+            directory, frame = table.directory, table.frame[mine]
+            found.ids[rows] = table.ids[mine]
+            found.frame[rows], found.start[rows] = frame, table.start[mine]
+            found.length[rows] = directory.lengths[mine]
+            found.kind[rows], found.stored[rows] = directory.kinds[frame], directory.stored[frame]
+            found.at[rows], found.plain[rows] = table.at[frame], table.plain[frame]
+        return found
+
+    def base_places(
+        self, pack: npt.NDArray[np.int64], chunk: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(pack, chunk) per chunk: its own where it lies in a full frame, in a delta frame those of its base.
+
+        Raises:
+            CorruptContent: a base lies in no full frame of these packs.
+        """
+        pack, chunk = pack.copy(), chunk.copy()
+        for n, rows in by_pack(pack.copy()):
+            table = self.table(n)
+            if not table.directory.base_ids:
+                continue
+            mine = chunk[rows]
+            delta = table.deltas()[mine]
+            frames = table.frame[mine[delta]]
+            bases, found = self.bases(), self.bases().rows(table.base_ids(frames))
+            if (bases.pack[found] < 0).any():
+                bad = int(np.flatnonzero(bases.pack[found] < 0)[0])
+                raise CorruptContent(
+                    f"pack {self._packs[n].digest} frame {frames[bad]}: its base chunk"
+                    f" {bases.ids[found[bad]].tobytes().hex()} is in none of the snapshot's packs, in a full frame"
+                )
+            pack[rows[delta]], chunk[rows[delta]] = bases.pack[found], bases.chunk[found]
+        return pack, chunk
+
+
+def by_pack(pack: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """(pack, its rows in order) for each pack that a column names, in the order of the packs."""
+    order: npt.NDArray[np.int64] = np.argsort(pack, kind="stable")
+    ordered = pack[order]
+    edges = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(pack)]
+    for start, end in pairwise(edges):
+        if end > start:
+            yield int(ordered[start]), order[start:end]
+
+
+def load_directory(blobs: RangeReader, pack: Descriptor, stamp: bytes) -> PackDirectory:
+    """The directory of a pack, which must have this stamp.
+
+    Raises:
+        NotFound, SizeMismatch, DigestMismatch: it is missing or damaged.
+        DocumentError: it breaks its rules.
+    """
+    subject = f"pack {pack.digest}"
+    if pack.size < FOOTER_SIZE or pack.size > spec.READ_PACK:
+        raise DocumentError(subject, f"expected a pack of {FOOTER_SIZE} to {spec.READ_PACK} bytes, got {pack.size}")
+    digest, length = stamp[:32], int.from_bytes(stamp[32:], "little")
+    if not FOOTER_SIZE <= length <= min(pack.size, spec.READ_DIRECTORY):
+        raise DocumentError(
+            subject, f"expected a directory that fits its pack of {pack.size} bytes, got {length} bytes"
+        )
+    encoded = blobs.read_range(pack, pack.size - length, length)
+    got = blake3.blake3(encoded).digest()
+    if got != digest:
+        raise DigestMismatch(f"{subject}: directory", expected=f"blake3:{digest.hex()}", got=f"blake3:{got.hex()}")
+    return PackDirectory.parse(encoded, pack.size, subject=subject)
