@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from casstore import durable, spec
 from casstore.artifact import Artifact
-from casstore.capture import BlobWriter, Capture, CaptureOptions, CaptureStats, Place, capture
+from casstore.base import Base
+from casstore.capture import Capture, CaptureOptions, CaptureStats, Storage, capture
 from casstore.content import RangeReader
 from casstore.contents import hash_disk
 from casstore.digest import ChunkId
 from casstore.disk import DiskSource, filesystem_type, is_qcow2
+from casstore.diskmap import SnapshotMap
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists, SourceError, storage_errors
+from casstore.errors import AlreadyExists, CorruptContent, NotFound, SourceError, storage_errors
+from casstore.intake import verify_claims
 from casstore.integrity import hasher, recorded_name
 from casstore.layout import LayoutTarget
 from casstore.manifest import (
@@ -33,6 +37,7 @@ from casstore.manifest import (
 from casstore.names import parse_disk_name
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.operation import Operation
+from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, Progress, silent
 
 PATH_TAG = "latest"
@@ -62,21 +67,26 @@ class Created:
     stats: CaptureStats
     added: int
     """Bytes of the blobs that were staged for it: packs, map, config and manifest."""
+    unchanged_since: str | None = None
+    """The snapshot of the same disk whose content it has, because the disk's times said so: nothing was read."""
 
 
-class Destination(RangeReader, Protocol):
+class Earlier(NamedTuple):
+    """A snapshot of the same disk, which has not changed since."""
+
+    name: str
+    artifact: Artifact
+
+
+class Destination(Storage, Protocol):
     """Where a capture's blobs go."""
-
-    def new_blob(self) -> BlobWriter:
-        """Start a blob."""
-        ...
 
     def add(self, data: bytes, media_type: str, /) -> Descriptor:
         """Stage a small blob."""
         ...
 
-    def lookup(self, ids: Sequence[ChunkId], /) -> Mapping[ChunkId, Place]:
-        """Find chunks that are stored already."""
+    def verified(self, pack: Descriptor, /) -> Collection[int]:
+        """Which chunks of a stored pack were verified before."""
         ...
 
 
@@ -86,27 +96,31 @@ def build(
     description: Description,
     *,
     options: CaptureOptions,
+    earlier: Earlier | None = None,
+    base: Artifact | None = None,
     progress: Progress = silent,
     clock: Callable[[], int] = time.time_ns,
 ) -> Created:
-    """Capture `source` and stage all blobs of its snapshot; the caller commits them.
+    """Capture `source` and stage all blobs of its snapshot; the caller commits them. With `earlier`, whose blobs must
+    stay stored meanwhile, nothing is read: the snapshot gets its content.
 
     Raises:
         SourceError: the disk cannot be read, or changed meanwhile.
         StorageError: the blobs cannot be written.
+        CorruptContent: a pack that the snapshot would rely on is damaged.
         UsageError, DocumentError: the description does not make a valid snapshot manifest.
     """
     if description.integrity is not None:
         recorded_name(description.integrity)  # fail before the work, not after it
-    head = source.head()
-    qcow2 = is_qcow2(head)
-    fstype = "unknown" if qcow2 else filesystem_type(head)
+    qcow2, fstype = _kind(source.head()) if earlier is None else _kind_of(earlier.artifact)
     default = "disk.qcow2" if qcow2 else "upper.ext4" if fstype == "ext4" else "disk.raw"
     disk_name = parse_disk_name(description.disk_name or default)
-    meter = Meter(progress, "capturing", None)
-    captured = capture(
-        source, disk_name, lookup=destination.lookup, new_blob=destination.new_blob, options=options, meter=meter
-    )
+    if earlier is None:
+        meter = Meter(progress, "capturing", None)
+        of = None if base is None else Base(base, base.map.disks[0])
+        captured = capture(source, disk_name, storage=destination, base=of, options=options, meter=meter)
+    else:
+        captured = _captured(earlier.artifact, disk_name)
     if source.size is None and captured.map.disks[0].size == 0:
         raise SourceError(
             f"{source.subject}: expected a disk, got nothing; the command before the pipe may have failed"
@@ -123,12 +137,38 @@ def build(
     )
     map_blob = destination.add(captured.map.to_bytes(), spec.MEDIA_MAP)
     if description.integrity is not None:
-        manifest = _with_integrity(manifest, captured, map_blob, destination, description.integrity, options, progress)
+        with _naming_origins(captured):
+            manifest = _with_integrity(
+                manifest, captured, map_blob, destination, description.integrity, options, progress
+            )
     config = destination.add(manifest.to_bytes(), spec.MEDIA_CONFIG)
     artifact = _artifact_manifest(manifest, config, map_blob, captured)
+    if earlier is None:
+        with _naming_origins(captured):
+            _verify(Artifact.assemble(destination, artifact, manifest, captured.map), captured, destination, options)
     root = destination.add(artifact.raw, spec.MEDIA_MANIFEST)
     added = captured.stats.new_stored + map_blob.size + config.size + root.size
-    return Created(artifact.descriptor, manifest, captured.stats, added)
+    unchanged_since = None if earlier is None else earlier.name
+    return Created(artifact.descriptor, manifest, captured.stats, added, unchanged_since)
+
+
+def _kind(head: bytes) -> tuple[bool, str]:
+    """Whether a disk is in the qcow2 format, and its file system, by its first bytes."""
+    qcow2 = is_qcow2(head)
+    return qcow2, "unknown" if qcow2 else filesystem_type(head)
+
+
+def _kind_of(artifact: Artifact) -> tuple[bool, str]:
+    """What `_kind` would say of an artifact's disk."""
+    return artifact.config.format is SnapshotFormat.QCOW2, artifact.config.fstype
+
+
+def _captured(artifact: Artifact, disk_name: str) -> Capture:
+    """What a capture of an artifact's disk gives that finds every chunk where the artifact has it."""
+    disk = replace(artifact.map.disks[0], name=disk_name)
+    chunks = int(disk.runs.count.sum())
+    stats = CaptureStats(allocated=disk.allocated, chunks=chunks, new_chunks=0, new_plain=0, new_stored=0)
+    return Capture(SnapshotMap(artifact.map.packs, (disk,)), artifact.manifest.packs, stats, made={})
 
 
 def _artifact_manifest(
@@ -165,25 +205,64 @@ def _with_integrity(
     return replace(manifest, upper=replace(manifest.upper, integrity=integrity))
 
 
-class _FreshLayout:
+def _verify(artifact: Artifact, captured: Capture, destination: Destination, options: CaptureOptions) -> None:
+    """Check what this capture relies on and did not make: frames that it copied, and deltas of stored packs for which
+    it brings the base.
+
+    Raises:
+        CorruptContent: one of them is wrong.
+    """
+    places = {pack.digest: n for n, pack in enumerate(artifact.manifest.packs)}
+
+    def known(pack: Descriptor) -> Collection[int]:
+        made = captured.made.get(pack.digest)
+        if made is not None:
+            return made
+        directory = artifact.directories[places[pack.digest]]
+        # What is stored and needs no base was verified when it came.
+        return destination.verified(pack) if directory.base_ids else range(len(directory))
+
+    verify_claims(artifact, known=known, workers=options.workers)
+
+
+@contextlib.contextmanager
+def _naming_origins(captured: Capture) -> Iterator[None]:
+    """What is found wrong with a copied frame is said of its new pack, which nobody will ever see."""
+    try:
+        yield
+    except CorruptContent as error:
+        if not captured.dissolved:
+            raise
+        origins = ", ".join(map(str, captured.dissolved))
+        raise CorruptContent(f"{error}; frames were copied from {origins}: verify the snapshots here") from error
+
+
+class FreshLayout:
     """A Destination with nothing in it to share."""
 
     def __init__(self, operation: Operation) -> None:
-        self._operation = operation
+        self.scratch = operation.path
         self.new_blob = operation.new_blob
         self.add = operation.add
         self.read_range = operation.staged.read_range
 
-    def lookup(self, _: Sequence[ChunkId]) -> Mapping[ChunkId, Place]:
+    def lookup(self, *_: object, **__: object) -> Mapping[ChunkId, Place]:
         return {}
+
+    def directory(self, pack: StoredPack) -> PackDirectory:
+        raise NotFound(f"pack {pack.descriptor.digest}: there are no stored packs here")
+
+    def verified(self, _: Descriptor) -> Collection[int]:
+        return ()
 
 
 def create_at_path(
-    path: str, capture_into: Callable[[Destination], Created], *, force: bool, durability: Durability
+    path: str, capture_into: Callable[[Destination, str], Created], *, force: bool, durability: Durability
 ) -> Created:
     """Make directory `path`, a self-contained OCI layout with one snapshot, tagged `latest`.
 
-    The directory appears under its name when it is complete and durable.
+    The directory appears under its name when it is complete and durable. `capture_into` gets the destination, and a
+    directory on its file system for files without a name.
 
     Raises:
         AlreadyExists: something is there, and `force` is not set; or it is anything but a snapshot made like this.
@@ -196,7 +275,7 @@ def create_at_path(
     try:
         target = LayoutTarget(temporary, create=True, durability=durability)
         with Operation(os.path.join(temporary, "tmp"), durability) as operation:
-            created = capture_into(_FreshLayout(operation))
+            created = capture_into(FreshLayout(operation), operation.path)
             operation.move_to(target.blobs)
         with storage_errors(f"making {path!r}"):
             os.rmdir(os.path.join(temporary, "tmp"))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import blake3
 import numpy as np
@@ -28,6 +28,7 @@ from casstore import spec
 from casstore.digest import ChunkId
 from casstore.errors import DocumentError, UnsupportedVersion
 from casstore.frame import Buffer, FrameKind
+from casstore.oci import Descriptor
 
 MAGIC = b"CASPACK1"
 _FOOTER = struct.Struct("<IIII8s")
@@ -35,6 +36,20 @@ FOOTER_SIZE = _FOOTER.size
 _FRAME = np.dtype([("kind", "u1"), ("zero", "u1", 3), ("chunks", "<u4"), ("stored", "<u4")])
 _ID = 32
 _SMALLEST = len(MAGIC) + FOOTER_SIZE
+
+
+class StoredPack(NamedTuple):
+    """A pack that is stored: its descriptor and the stamp of its directory."""
+
+    descriptor: Descriptor
+    directory: bytes
+
+
+class Place(NamedTuple):
+    """Where a stored chunk lies."""
+
+    pack: StoredPack
+    chunk: int
 
 
 class Sink(Protocol):

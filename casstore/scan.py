@@ -1,26 +1,41 @@
 """Reads a disk once, front to back, and gives its chunks: extents -> regions -> windows -> cuts.
 
 A region is a run of extents with holes shorter than CHUNK_MIN between them; holes between regions are never read.
-A window is what is in memory of a region: some MiB, plus the blocks that the cutter left over from the window before.
+A region is read in parts of some MiB. A window is such a part, with the blocks that the cutter left over of the one
+before.
 """
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 
 from casstore import chunker
+from casstore.digest import ChunkId
 from casstore.disk import DiskSource, Extent
+from casstore.pool import ordered_map
 from casstore.progress import Meter
 from casstore.spec import BLOCK, CHUNK_MIN, MAX_DISK, MIB
 
 WINDOW = 4 * MIB
-"""New bytes per window."""
+"""Bytes that are read in one go."""
+_SAMPLES = 32
+_SAMPLE = MIB
+
+
+_NO_HASHES, _NO_ZEROS = np.empty(0, np.uint64), np.empty(0, np.bool_)
+
+Known = TypeVar("Known")
+Known_co = TypeVar("Known_co", covariant=True)
 
 
 class PlainChunk(NamedTuple):
@@ -30,15 +45,91 @@ class PlainChunk(NamedTuple):
     data: memoryview
 
 
-class Scan:
-    """One pass over a disk. `size` (bytes) and `extents` are complete when `windows` is exhausted."""
+@dataclass(slots=True)
+class Window(Generic[Known]):
+    """A part of a disk: its chunks; or, if it is as it was expected to be, what is known of it."""
 
-    def __init__(self, source: DiskSource, meter: Meter) -> None:
-        self._source, self._meter = source, meter
+    chunks: list[PlainChunk]
+    known: Sequence[Known] = ()
+
+
+class Expected(Protocol[Known_co]):
+    """What a part of the disk may well be."""
+
+    def match(self, data: memoryview, offset: int) -> Sequence[Known_co]:
+        """What is known of the disk's bytes from `offset` on, if `data` is as expected; else nothing. Any thread."""
+        ...
+
+
+class Guide(Protocol[Known_co]):
+    """Knows beforehand what a disk may be like."""
+
+    def expect(self, start: int, stop: int) -> tuple[int, Expected[Known_co] | None]:
+        """What the disk may be like from `start` on, and how far: at most to `stop`. Asked in the disk's order."""
+        ...
+
+
+class _Part(NamedTuple, Generic[Known]):
+    """What is read in one go: bytes `start` to `stop` of the disk."""
+
+    start: int
+    stop: int
+    last: bool
+    """A chunk must end here."""
+    expected: Expected[Known] | None
+
+
+class _Read(NamedTuple, Generic[Known]):
+    """A part in memory, with room before it for what the cutter leaves over of the part before."""
+
+    offset: int
+    buffer: npt.NDArray[np.uint8]
+    """LOOKAHEAD blocks of room, then the disk's bytes, filled up with zeros to a whole block."""
+    length: int
+    """Bytes that there were."""
+    hashes: npt.NDArray[np.uint64]
+    zero: npt.NDArray[np.bool_]
+    last: bool
+    """A chunk must end here."""
+    known: Sequence[Known] = ()
+    """If there is something, it is all that there is."""
+
+
+class _Buffers:
+    """Memory for windows, used again when nothing refers to a window any more. Fresh memory costs a page fault per
+    page, a fifth of what reading costs.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: list[bytearray] = []
+
+    def take(self) -> npt.NDArray[np.uint8]:
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = bytearray(self._size)
+        window = np.frombuffer(memory, np.uint8)  # what is made of it, slices and memoryviews, refers to it
+        weakref.finalize(window, self._free.append, memory).atexit = False
+        return window
+
+
+class Scan(Generic[Known]):
+    """One pass over a disk. `size` (bytes) and `extents` are complete when `windows` is exhausted.
+
+    Reading and hashing the blocks is done in the threads of `pool`, some parts ahead; a pipe is read by the caller's.
+    With a `guide`, parts end where the guide says, chunks end where parts do, and what is as expected is not cut.
+    """
+
+    def __init__(
+        self, source: DiskSource, meter: Meter, pool: Executor, *, ahead: int, guide: Guide[Known] | None = None
+    ) -> None:
+        self._source, self._meter, self._pool, self._ahead, self._guide = source, meter, pool, ahead, guide
+        self._buffers = _Buffers((chunker.LOOKAHEAD * BLOCK) + WINDOW)
         self.size = 0
         self.extents: list[Extent] = []
 
-    def windows(self) -> Iterator[list[PlainChunk]]:
+    def windows(self) -> Iterator[Window[Known]]:
         """The chunks, window by window. Their memory stays valid for as long as it is referred to.
 
         Raises:
@@ -47,42 +138,63 @@ class Scan:
         if self._source.holes_are_known():
             self.size = self._source.size or 0
             data = list(self._source.extents())
-            doubtful = intersect(data, self._source.unwritten())
-            self.extents = subtract(data, doubtful)
-            for start, end in _regions(data, self.size):
-                yield from self._region(start, end, look_in=doubtful)
-            self.extents = merge(self.extents)
+            look_in = intersect(data, self._source.unwritten())
+            self.extents = subtract(data, look_in)
+            regions = list(_regions(data, self.size))
         else:
             end = MAX_DISK if self._source.size is None else self._source.size
-            yield from self._region(0, end, look_in=[(0, end)])
-            self.extents = merge(self.extents)
+            look_in = regions = [(0, end)]
+        guide = None if look_in else self._guide  # where extents are not known, every block is looked at
+        yield from self._cut(self._reads(regions, guide), look_in)
+        self.extents = merge(self.extents)
         self._source.check_unchanged()
 
-    def _region(self, start: int, end: int, *, look_in: list[Extent]) -> Iterator[list[PlainChunk]]:
-        """Read a region. In the ranges `look_in` the extents are not known: there they are the non-zero blocks."""
-        carry = np.empty(0, np.uint8)
-        at = start  # where the window (carry first) begins
-        last = False
-        while not last:
-            want = min(WINDOW, end - at - len(carry))
-            window = np.zeros(-(-(len(carry) + want) // BLOCK) * BLOCK, np.uint8)
-            window[: len(carry)] = carry
-            fresh = len(carry)
-            got = self._source.read_into(window.data[fresh : fresh + want], at + fresh) if want else 0
-            self._meter.add(got)
-            filled = fresh + got
-            last = got < want or at + filled >= end
-            window = window[: -(-filled // BLOCK) * BLOCK]
-            hashes = chunker.block_hashes(window)
-            zero = chunker.zero_blocks(window, hashes)
-            self.size = max(self.size, at + filled)
+    def _reads(self, regions: Iterable[tuple[int, int]], guide: Guide[Known] | None) -> Iterator[_Read[Known]]:
+        parts = (part for start, end in regions for part in _parts(start, end, guide))
+        if self._source.size is not None:
+            yield from ordered_map(self._pool, self._read, parts, ahead=self._ahead)
+            return
+        for part in parts:
+            yield (read := self._read(part))
+            if read.last:
+                return
+
+    def _read(self, part: _Part[Known]) -> _Read[Known]:
+        room, wanted = chunker.LOOKAHEAD * BLOCK, part.stop - part.start
+        buffer = self._buffers.take()
+        got = self._source.read_into(buffer.data[room : room + wanted], part.start)
+        if part.expected is not None and got == wanted:
+            known = part.expected.match(buffer.data[room : room + got], part.start)
+            if known:
+                return _Read(part.start, buffer[:0], got, _NO_HASHES, _NO_ZEROS, part.last, known)
+        blocks = -(-got // BLOCK)
+        buffer[room + got : room + blocks * BLOCK] = 0
+        buffer = buffer[: room + blocks * BLOCK]
+        hashes = chunker.block_hashes(buffer[room:])
+        zero = chunker.zero_blocks(buffer[room:], hashes)
+        return _Read(part.start, buffer, got, hashes, zero, part.last or got < wanted)
+
+    def _cut(self, reads: Iterable[_Read[Known]], look_in: list[Extent]) -> Iterator[Window[Known]]:
+        """In the ranges `look_in` the extents are not known: there they are the non-zero blocks."""
+        left = np.empty(0, np.uint8)
+        hashes, zero = _NO_HASHES, _NO_ZEROS
+        for read in reads:
+            self._meter.add(read.length)
+            self.size = max(self.size, read.offset + read.length)
+            if read.known:
+                yield Window([], read.known)
+                continue
             if look_in:
-                self._note_extents(zero[fresh // BLOCK :], at + fresh, look_in)
-            cut = chunker.cut(hashes, zero, last=last)
-            view = window.data
-            yield [PlainChunk(at + a * BLOCK, view[a * BLOCK : min(b * BLOCK, filled)]) for a, b in cut.chunks]
-            carry = window[cut.done * BLOCK :]
-            at += cut.done * BLOCK
+                self._note_extents(read.zero, read.offset, look_in)
+            start = chunker.LOOKAHEAD * BLOCK - len(left)  # what is left over goes in front, into the room
+            read.buffer[start : start + len(left)] = left
+            hashes, zero = np.concatenate([hashes, read.hashes]), np.concatenate([zero, read.zero])
+            at = read.offset - len(left)
+            view = read.buffer.data[start:][: len(left) + read.length]
+            cut = chunker.cut(hashes, zero, last=read.last)
+            yield Window([PlainChunk(at + a * BLOCK, view[a * BLOCK : b * BLOCK]) for a, b in cut.chunks])
+            left = read.buffer[start + cut.done * BLOCK :]
+            hashes, zero = hashes[cut.done :], zero[cut.done :]
 
     def _note_extents(self, zero: npt.NDArray[np.bool_], offset: int, look_in: list[Extent]) -> None:
         # Only those that reach into the window: a fragmented disk has as many of them as it has windows.
@@ -91,6 +203,48 @@ class Scan:
         edges = np.flatnonzero(np.diff(~zero, prepend=False, append=False)).reshape(-1, 2)
         runs = [(offset + a * BLOCK, min((b - a) * BLOCK, self.size - offset - a * BLOCK)) for a, b in edges.tolist()]
         self.extents += intersect(runs, near)
+
+
+def _parts(start: int, end: int, guide: Guide[Known] | None) -> Iterator[_Part[Known]]:
+    """A region in parts of at most WINDOW bytes."""
+    while True:
+        stop, expected = min(start + WINDOW, end), None
+        if guide is not None and stop > start:
+            stop, expected = guide.expect(start, stop)
+        yield _Part(start, stop, guide is not None or stop == end, expected)
+        start = stop
+        if start >= end:
+            return
+
+
+def sample(source: DiskSource) -> list[ChunkId]:
+    """The digests of some hundred chunks from all over a disk; none of a pipe.
+
+    Raises:
+        SourceError: an I/O error, or the disk was truncated.
+    """
+    if source.size is None:
+        return []
+    data = list(source.extents()) if source.holes_are_known() else [(0, source.size)]
+    total = sum(length for _, length in data)
+    wanted = [total * n // _SAMPLES for n in range(_SAMPLES)]  # these bytes of the allocated ones
+    ids: dict[ChunkId, None] = {}
+    before = 0
+    for offset, length in data:
+        while wanted and wanted[0] < before + length:
+            start = (offset + wanted.pop(0) - before) // BLOCK * BLOCK
+            size = min(_SAMPLE, offset + length - start) // BLOCK * BLOCK
+            if size > 0:
+                window = np.empty(size, np.uint8)
+                source.read_into(window.data, start)
+                hashes = chunker.block_hashes(window)
+                cut = chunker.cut(hashes, chunker.zero_blocks(window, hashes), last=False)
+                # The first one starts anywhere, and not where a chunk does.
+                ids |= dict.fromkeys(
+                    ChunkId(blake3(window.data[a * BLOCK : b * BLOCK]).digest()) for a, b in cut.chunks[1:]
+                )
+        before += length
+    return list(ids)
 
 
 def intersect(some: list[Extent], others: list[Extent]) -> list[Extent]:

@@ -50,8 +50,8 @@ MAX_DISKS: Final = 1024
 MAX_DISK: Final = 2**63 - 1
 """Bytes of a disk: the largest offset that lseek(2) takes."""
 
-CHUNK_MIN: Final = 32 * KIB
-CHUNK_MAX: Final = 256 * KIB
+CHUNK_MIN: Final = 12 * KIB
+CHUNK_MAX: Final = 96 * KIB
 FRAME_PLAIN: Final = MIB
 """Plain bytes in a frame as written."""
 PACK_TARGET: Final = 32 * MIB

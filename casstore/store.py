@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Self
 from casstore.catalog import Catalog, Entry
 from casstore.config import SnapshotConfig
 from casstore.content import Source, Target
+from casstore.derived import Derived
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
 from casstore.gc import GcReport, collect
 from casstore.layout import LayoutTarget
+from casstore.lineage import choose_base
 from casstore.listing import is_store, list_dir, nothing_to_keep
 from casstore.names import DigestPrefix, SnapshotName, parse_name, parse_selector
 from casstore.oci import Descriptor
@@ -41,7 +43,9 @@ from casstore.transfer import TransferOptions, TransferReport, open_target, pull
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
     from casstore.capture import CaptureOptions
-    from casstore.create import Created, Destination
+    from casstore.create import Created, Destination, Earlier
+    from casstore.sources import Sighting, Sources
+    from casstore.stats import StoreStats
     from casstore.transaction import Transaction
     from casstore.verify import VerifyReport
 
@@ -62,12 +66,10 @@ class Store:
 
     def __init__(self, directory: StoreDirectory) -> None:
         self._directory = directory
-        self._failed: dict[SnapshotName, CasstoreError] = {}
-        self._broken: Sequence[BrokenRef] = ()
         path = None if directory.read_only else os.path.join(directory.path, _CATALOG)
         self._catalog = Catalog(path, wait=directory.options.wait)
         try:
-            self._catch_up()
+            self._derived = Derived(directory, self._catalog, self._load)
         except BaseException:
             self._catalog.close()
             raise
@@ -127,11 +129,12 @@ class Store:
     def problems(self) -> Sequence[BrokenRef]:
         """Refs that lead to no usable snapshot, and why. They do not hurt the others."""
         self._catch_up()
-        return sorted([*self._broken, *(BrokenRef(name, str(error)) for name, error in self._failed.items())])
+        failed = (BrokenRef(name, str(error)) for name, error in self._derived.failed.items())
+        return sorted([*self._derived.broken, *failed])
 
     def foreign(self) -> Sequence[str]:
         """Digests in index.json that another tool added; gc keeps what they reach."""
-        return [str(entry["digest"]) for entry in self._directory.foreign_entries()]
+        return self._derived.foreign()
 
     def get(self, selector: str) -> SnapshotHandle:
         """A handle from the catalog, by name, digest, id or prefix.
@@ -156,22 +159,28 @@ class Store:
         """What the catalog knows of a snapshot; raises as `get`."""
         return self._entry(self._resolve(selector)[0])
 
+    def stats(self, selectors: Sequence[str] | None = None) -> StoreStats:
+        """What all snapshots take, or those that are selected, each by itself and all together.
+
+        Raises:
+            As `get`.
+        """
+        from casstore.stats import stats
+
+        self._catch_up()
+        chosen = None if selectors is None else list(dict.fromkeys(self._resolve(each)[0] for each in selectors))
+        return stats(self._catalog, chosen)
+
     def lineage(self, selector: str) -> Sequence[Entry | str]:
         """The snapshot's ancestors, nearest first; the last is an id where an ancestor is not in the store.
 
         Raises:
             As `get`.
         """
-        entries = {entry.id: entry for entry in reversed(self._catalog.entries())}
-        parent = self.entry(selector).manifest.parent
-        line: list[Entry | str] = []
-        seen = set()
-        while parent is not None and parent not in seen:
-            seen.add(parent)
-            found = next((entry for key, entry in entries.items() if str(key) == parent), None)
-            line.append(found or parent)
-            parent = found.manifest.parent if found else None
-        return line
+        entry = self.entry(selector)
+        line = self._catalog.lineage(entry.digest)
+        missing = (line[-1] if line else entry).manifest.parent
+        return line if missing is None else [*line, missing]
 
     @staticmethod
     def list_dir(
@@ -198,22 +207,44 @@ class Store:
         """
         from casstore.capture import CaptureOptions
         from casstore.create import build
+        from casstore.scan import sample
+        from casstore.sources import Sighting, SourceRecord, Sources
 
-        parent = None if config.parent is None else str(self.entry(config.parent).id)
+        parent = None if config.parent is None else self.entry(config.parent)
+        parent_id = None if parent is None else str(parent.id)
         if config.destination.path is not None:
             durability = self._directory.durability
             return self.create_directory(
-                config, parent_id=parent, durability=durability, options=options, progress=progress
+                config, parent_id=parent_id, durability=durability, options=options, progress=progress
             )
         options = options or CaptureOptions()
         with config.source.open() as source:
             name = parse_name(config.destination.name or "")
             if not config.force:
                 self._directory.refs.require_free(name)  # before the work, not only after it
+            sources = Sources(os.path.join(self.path, "cache"))
+            seen = None if config.source.path is None else Sighting.of(source, config.source.path)
             with self.transaction(force=config.force, workers=options.workers) as change:
-                description = config.description(parent)
-                created = build(source, change, description, options=options, progress=progress)
+                description = config.description(parent_id)
+                earlier = self._unchanged(change, seen, sources) if config.trust_mtime and seen is not None else None
+                base = None
+                if earlier is None:
+                    source.clone_into(change.scratch)
+                    last = None if seen is None else sources.last(seen.path)
+                    digest = choose_base(
+                        self._catalog,
+                        parent=None if parent is None else parent.digest,
+                        same_source=None if last is None else last.artifact,
+                        image=config.image,
+                        sample=lambda: sample(source),
+                    )
+                    base = None if digest is None else change.reuse(digest)
+                created = build(
+                    source, change, description, options=options, earlier=earlier, base=base, progress=progress
+                )
                 change.commit(name, created.root)
+        if seen is not None:
+            sources.remember(SourceRecord(seen, created.root.digest))
         return self._read(created.root.digest, [name]).with_cost(created)
 
     @staticmethod
@@ -238,7 +269,8 @@ class Store:
             raise UsageError("snapshot destination: expected a path, got a name")
         with config.source.open() as source:
 
-            def capture_into(destination: Destination) -> Created:
+            def capture_into(destination: Destination, scratch: str) -> Created:
+                source.clone_into(scratch)
                 description = config.description(parent_id)
                 return build(source, destination, description, options=options or CaptureOptions(), progress=progress)
 
@@ -260,7 +292,6 @@ class Store:
         with self._directory.shared(), self._directory.changing_refs() as refs:
             self._directory.require(snapshot.needs)
             refs.set(wanted, digest, force=force)
-        self._catch_up()
 
     def remove(self, selector: str, *, force: bool = False) -> Removed:
         """Remove a name, or all names of a digest. What nothing else needs is freed by the next gc.
@@ -284,15 +315,14 @@ class Store:
                 entry = self._entry(digest)
                 twins = [other for other in self._catalog.find(entry.id.hex) if other != digest]
                 if entry.children and not remaining and not twins and not force:
-                    children = [e.names[0] for e in self._catalog.entries() if e.manifest.parent == str(entry.id)]
-                    shown = ", ".join(children[:5]) + (f" and {len(children) - 5} more" if len(children) > 5 else "")
+                    shown = ", ".join(self._catalog.children(entry.id, most=5))
+                    shown += f" and {entry.children - 5} more" if entry.children > 5 else ""
                     raise HasChildren(
                         f"snapshot {selector}: {shown} in the store name it as their parent; remove them first, or"
                         " force with -f (they keep their data)"
                     )
             for name in names:
                 refs.remove(name)
-        self._catch_up()
         return Removed(digest, tuple(names), remaining)
 
     def reindex(self, path: str | os.PathLike[str] | None = None) -> int:
@@ -307,7 +337,7 @@ class Store:
                 return other.reindex()
         self._catalog.clear()
         self._catch_up()
-        return len(self._catalog.entries())
+        return self._catalog.count()
 
     def gc(self, *, dry_run: bool = False) -> GcReport:
         """Remove what nothing needs; see `gc.collect`."""
@@ -327,12 +357,18 @@ class Store:
         destination: str | os.PathLike[str],
         *,
         force: bool = False,
+        seeds: Sequence[str | os.PathLike[str]] = (),
         workers: int = 0,
         progress: Progress = silent,
     ) -> str:
         """Write a snapshot's disk to a file or directory; see `Snapshot.restore`."""
         return self.open_snapshot(selector).restore(
-            destination, force=force, workers=workers, progress=progress, durability=self._directory.durability
+            destination,
+            force=force,
+            seeds=seeds,
+            workers=workers,
+            progress=progress,
+            durability=self._directory.durability,
         )
 
     # Moving
@@ -396,17 +432,27 @@ class Store:
 
     # Helpers
 
-    def _catch_up(self) -> None:
-        self._failed = self._catalog.sync(self._read_refs, self._load)
+    def _unchanged(self, change: Transaction, seen: Sighting, sources: Sources) -> Earlier | None:
+        """The newest snapshot of a source, if the source has not changed since, and the store still has all of it."""
+        from casstore.create import Earlier
 
-    def _read_refs(self) -> Mapping[SnapshotName, Digest]:
-        refs, self._broken = self._directory.read_refs()
-        return refs
+        record = sources.last(seen.path)
+        if record is None or not seen.same_content_as(record.seen):
+            return None
+        self._catch_up()
+        entries = self._catalog.entries([record.artifact])
+        artifact = change.reuse(record.artifact) if entries else None
+        if artifact is None or artifact.config.upper.size_bytes != seen.stamp.size:
+            return None
+        return Earlier(entries[0].names[0], artifact)
+
+    def _catch_up(self) -> None:
+        self._derived.catch_up()
 
     def _load(self, digest: Digest) -> Artifact:
         from casstore.artifact import Artifact
 
-        return Artifact.load(self._directory.blobs, self._descriptor(digest))
+        return Artifact.load(self._directory.blobs, self._descriptor(digest), check=False)
 
     def _descriptor(self, digest: Digest) -> Descriptor:
         return self._directory.resolve(str(digest))
@@ -432,10 +478,9 @@ class Store:
         """A selector's digest, and its names: the one that was given first."""
         wanted = parse_selector(selector)
         self._catch_up()
-        refs = self._directory.read_refs()[0]
         if not isinstance(wanted, DigestPrefix):
-            digest = refs.get(wanted)
-            if digest is None or wanted in self._failed:
+            digest = self._directory.refs.get(wanted)
+            if digest is None or not self._catalog.has(digest):
                 problem = next((each.problem for each in self.problems() if each.name == wanted), None)
                 if problem is not None:
                     raise CorruptContent(f"snapshot {wanted}: {problem}; remove the name, or pull it again with -f")
@@ -443,20 +488,24 @@ class Store:
                 raise NotFound(
                     f"snapshot {wanted}: there is no such name in {self.path!r}{hint}; casstore list shows all"
                 )
-            return digest, [wanted, *(name for name in refs if refs[name] == digest and name != wanted)]
-        found = [digest for digest in self._catalog.find(wanted.hex) if digest in refs.values()]
+            return digest, [wanted, *(name for name in self._names(digest) if name != wanted)]
+        found = self._catalog.find(wanted.hex)
         if not found:
             raise NotFound(f"snapshot {wanted}: no digest or id in {self.path!r} starts so; casstore list shows all")
         if len(found) > 1:
             raise UsageError(f"snapshot {wanted}: expected one, got {len(found)}: {', '.join(map(str, found))}")
-        return found[0], [name for name in refs if refs[name] == found[0]]
+        return found[0], self._names(found[0])
+
+    def _names(self, digest: Digest) -> Sequence[SnapshotName]:
+        """What stands for it: the catalog says where to look, and the refs are asked."""
+        return [name for name in self._catalog.names(digest) if self._directory.refs.get(name) == digest]
 
     def transaction(self, *, force: bool = False, workers: int = 0) -> Transaction:
         """Start a change: the store as a Target, whose `tag` verifies and commits. For copies of your own."""
         self._directory.require_writable()
         from casstore.transaction import Transaction
 
-        return Transaction(self._directory, self._catalog, self._catch_up, force=force, workers=workers)
+        return Transaction(self._directory, self._catalog, force=force, workers=workers)
 
     @contextlib.contextmanager
     def _open_target(self, reference: Reference, options: TransferOptions, *, force: bool) -> Iterator[Target]:

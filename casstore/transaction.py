@@ -6,23 +6,24 @@ place in blobs/, before `commit`, and a commit is durable when it returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Self
 
 from casstore import spec
-from casstore.artifact import Artifact, load_directory
+from casstore.artifact import Artifact
 from casstore.blobs import BlobDirectory
-from casstore.capture import Place
 from casstore.catalog import Catalog
 from casstore.content import Fetcher, Reader
 from casstore.contents import verify_integrity
 from casstore.digest import ChunkId, Digest
+from casstore.directories import load_directory
 from casstore.errors import CasstoreError, CorruptContent, NotFound
 from casstore.intake import verify_chunks
 from casstore.names import SnapshotName, parse_name
 from casstore.oci import Descriptor
 from casstore.operation import StagedBlob
+from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, silent
 from casstore.storedir import StoreDirectory
 from casstore.streams import COPY_CHUNK
@@ -35,16 +36,16 @@ class Transaction:
         self,
         directory: StoreDirectory,
         catalog: Catalog,
-        catch_up: Callable[[], object],
         *,
         force: bool = False,
         workers: int = 0,
     ) -> None:
-        self._directory, self._catalog, self._catch_up = directory, catalog, catch_up
+        self._directory, self._catalog = directory, catalog
         self._force, self._workers = force, workers
         self._blobs = directory.blobs
         self._operation = directory.operation()
         self._relied: dict[Digest, int] = {}
+        self._bases: dict[ChunkId, Place] = {}  # of deltas that may be used, in packs that are relied on
         self._directory_of = lru_cache(64)(lambda pack: load_directory(self._blobs, pack.descriptor, pack.directory))
 
     def __enter__(self) -> Self:
@@ -52,6 +53,24 @@ class Transaction:
 
     def __exit__(self, *_: object) -> None:
         self._operation.close()
+
+    @property
+    def scratch(self) -> str:
+        """A directory on the store's file system for files without a name."""
+        return self._operation.path
+
+    def reuse(self, digest: Digest) -> Artifact | None:
+        """A stored snapshot whose blobs stay stored until the commit; None when one of them is gone or damaged."""
+        try:
+            root = self._directory.resolve(str(digest))
+            artifact = Artifact.load(self._blobs, root)
+        except CasstoreError:
+            return None
+        with self._directory.shared():
+            if not all(self._rely_on(blob) for blob in (root, *artifact.manifest.children)):
+                return None
+        self._bases |= artifact.bases()
+        return artifact
 
     def new_blob(self) -> StagedBlob:
         """Start to stage a blob."""
@@ -61,19 +80,24 @@ class Transaction:
         """Stage a small blob."""
         return self._operation.add(data, media_type)
 
-    def lookup(self, ids: Sequence[ChunkId]) -> Mapping[ChunkId, Place]:
-        """Where these chunks are stored; see capture.Lookup."""
-        found: dict[ChunkId, Place] = {}
-        with self._directory.shared():
-            for chunk_id, places in self._catalog.lookup(ids).items():
-                place = next((place for place in places if self._holds(place, chunk_id)), None)
-                if place is not None:
-                    found[chunk_id] = place
+    def lookup(
+        self, ids: Sequence[ChunkId], *, prefer: Collection[Digest] = (), full: bool = False
+    ) -> Mapping[ChunkId, Place]:
+        """Where these chunks are stored; see capture.Storage."""
+        found = {base: self._bases[base] for base in ids if base in self._bases} if full else {}
+        candidates = self._catalog.lookup(ids)
+        if candidates:
+            with self._directory.shared():
+                for chunk_id, places in candidates.items():
+                    likely = sorted(places, key=lambda place: place.pack.descriptor.digest not in prefer)
+                    place = next((place for place in likely if self._holds(place, chunk_id, full=full)), None)
+                    if place is not None:
+                        found[chunk_id] = place
         return found
 
-    def _holds(self, place: Place, chunk_id: ChunkId) -> bool:
+    def _holds(self, place: Place, chunk_id: ChunkId, *, full: bool) -> bool:
         """Whether a place that the catalog gave is the chunk's: the pack may have been collected meanwhile, and a
-        catalog that a power cut tore may say anything.
+        catalog that a power cut tore may say anything. Where it is, its pack stays, and that of its base.
         """
         if not self._rely_on(place.pack.descriptor):
             return False
@@ -83,8 +107,24 @@ class Transaction:
             return False
         if place.chunk >= len(directory) or directory.chunk_id(place.chunk) != chunk_id:
             return False
-        # A delta would need the pack of its base in the new snapshot too, which a capture does not list.
-        return directory.base_of(directory.frame_of(place.chunk)) is None
+        base = directory.base_of(directory.frame_of(place.chunk))
+        return base is None or (not full and self._holds_base(base))
+
+    def _holds_base(self, base: ChunkId) -> bool:
+        if base not in self._bases:
+            for place in self._catalog.lookup([base]).get(base, ()):
+                if self._holds(place, base, full=True):
+                    self._bases[base] = place
+                    break
+        return base in self._bases
+
+    def directory(self, pack: StoredPack) -> PackDirectory:
+        """The directory of a pack that is relied on; see capture.Storage."""
+        return self._directory_of(pack)
+
+    def verified(self, pack: Descriptor) -> Collection[int]:
+        """Which chunks of a stored pack were verified when it came."""
+        return self._catalog.chunks_of(pack.digest)
 
     def _rely_on(self, descriptor: Descriptor) -> bool:
         """Take a stored blob of the right size into the lease; call with the lock held."""
@@ -159,7 +199,7 @@ class Transaction:
         for blob in (descriptor, *artifact.manifest.children):
             if not self.exists(blob):
                 raise NotFound(f"snapshot {descriptor.digest}: blob {blob.digest} is neither stored nor staged")
-        verify_chunks(artifact, known=lambda pack: self._catalog.chunks_of(pack.digest), workers=self._workers)
+        verify_chunks(artifact, known=self.verified, workers=self._workers)
         if not self._catalog.entries([descriptor.digest]):  # else it was checked when it came
             verify_integrity(artifact, workers=self._workers, meter=Meter(silent, "hashing", None))
         self.commit(wanted, descriptor)
@@ -178,4 +218,3 @@ class Transaction:
             self._operation.move_to(self._blobs)
             with self._directory.changing_refs() as refs:
                 refs.set(name, root.digest, force=self._force)
-        self._catch_up()

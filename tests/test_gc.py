@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from casstore import Snapshot, Store, durable, gc, operation, spec
-from casstore.capture import Place
 from casstore.digest import ChunkId, Digest
 from casstore.errors import CorruptContent, NotFound, StorageError, StoreLocked
+from casstore.pack import Place
 from casstore.storedir import StoreOptions
 from casstore.transaction import Transaction
 from tests.support.stores import (
@@ -332,8 +332,8 @@ def test_what_a_running_operation_relies_on_stays(
     with Store.open(root, options=FAST) as rival:
         real = Transaction.lookup
 
-        def collect(change: Transaction, ids: Sequence[ChunkId]) -> Mapping[ChunkId, Place]:
-            found = real(change, ids)
+        def collect(change: Transaction, ids: Sequence[ChunkId], **how: Any) -> Mapping[ChunkId, Place]:
+            found = real(change, ids, **how)
             if "gone" in names(rival):
                 rival.remove("gone")
             rival.gc()

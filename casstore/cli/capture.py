@@ -42,6 +42,7 @@ _ALGORITHMS = ("sha256", "sparse", "sparse-zero", "blake3-merkle")
     examples="""
     casstore create base --disk rootfs.ext4
     casstore create after-pip --disk rootfs.ext4 --parent base --label step=pip
+    casstore create hourly --disk rootfs.ext4 --trust-mtime -f
     zcat disk.gz | casstore create base --disk -
     casstore create ./base.snapshot --disk rootfs.ext4""",
 )
@@ -62,7 +63,12 @@ _ALGORITHMS = ("sha256", "sparse", "sparse-zero", "blake3-merkle")
     type=click.Choice(_ALGORITHMS),
     help=f"Record a digest of the disk's content: {', '.join(_ALGORITHMS)}; without ALG the first.",
 )
-@click.option("--level", type=click.IntRange(1, 19), default=3, show_default=True, metavar="N", help="zstd level.")
+@click.option(
+    "--trust-mtime",
+    is_flag=True,
+    help="Do not read a FILE that has the times, size and inode of its last capture, if nobody can write to it.",
+)
+@click.option("--level", type=click.IntRange(1, 19), default=2, show_default=True, metavar="N", help="zstd level.")
 @workers_option
 @force_option("Take over a name or path that is in use.")
 @json_option
@@ -78,6 +84,7 @@ def create(
     labels: tuple[str, ...],
     source_sandbox: str | None,
     integrity: str | None,
+    trust_mtime: bool,
     level: int,
     workers: int | None,
     force: bool,
@@ -105,6 +112,7 @@ def create(
         parent=parent,
         source_sandbox=source_sandbox,
         disk_name=disk_name,
+        trust_mtime=trust_mtime,
         image=SCRATCH if image is None else _parse_image(image),
     )
     options = CaptureOptions(level=level, workers=workers or 0)
@@ -180,6 +188,11 @@ def _tell_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
         stats = cost.stats
         ratio = f" ({stats.new_plain / cost.added:.1f} : 1)" if stats.new_plain > cost.added else ""
         what = os.path.basename(snapshot.path)
+        if cost.unchanged_since is not None:
+            session.say(
+                f"kept {what}: unchanged since {cost.unchanged_since}: nothing read, {render.duration(seconds)}"
+            )
+            return
         session.say(
             f"kept {what}: {render.size(stats.allocated)} allocated, {render.size(stats.new_plain)} new,"
             f" {render.size(cost.added)} stored{ratio}, {render.duration(seconds)}"
@@ -197,8 +210,11 @@ def _created_document(snapshot: Snapshot, cost: Created | None, seconds: float) 
         "allocated_bytes": stats.allocated if stats else 0,
         "chunks": stats.chunks if stats else 0,
         "new_chunks": stats.new_chunks if stats else 0,
+        "delta_chunks": stats.deltas if stats else 0,
         "new_bytes": stats.new_plain if stats else 0,
         "stored_bytes": cost.added if cost else 0,
+        "copied_bytes": stats.copied if stats else 0,
+        "unchanged_since": cost.unchanged_since if cost else None,
         "seconds": round(seconds, 3),
     }
 
@@ -208,23 +224,39 @@ def _created_document(snapshot: Snapshot, cost: Created | None, seconds: float) 
     examples="""
     casstore restore base disk.ext4
     casstore restore base sandbox/
+    casstore restore base disk.ext4 --seed disk.ext4 -f
     casstore restore sha256:1f00a2 - | gzip > disk.gz""",
 )
 @selector()
 @click.argument("destination", metavar="DEST", type=click.Path())
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(),
+    help="A disk that may have much in common with this one; may be given several times, and may be DEST.",
+)
 @workers_option
 @force_option("Replace what is at DEST.")
 @quiet_option
 @click.pass_obj
-def restore(session: Session, snapshot: str, destination: str, workers: int | None, force: bool) -> None:
+def restore(
+    session: Session, snapshot: str, destination: str, seeds: tuple[str, ...], workers: int | None, force: bool
+) -> None:
     """Write a disk back: the same bytes, and the same holes.
 
     A DEST that ends in "/" or is a directory gets manifest.json and the disk under its own name; any other DEST becomes
     the disk's file; - is standard output, with holes as zeros. Writes the path of the disk's file.
+
+    What a --seed FILE holds of the disk is taken from there: shared with it on file systems with reflinks (XFS, Btrfs),
+    else copied. It is read as a whole first, so it pays where it shares, or where the store is slow.
     """
     if not destination:
         raise click.UsageError("invalid DEST '': expected a file, a directory or -")
     if destination == "-":
+        if seeds:
+            raise click.UsageError("--seed: expected a file or directory as DEST, got -")
         session.refuse_terminal(output=True)
     start = time.monotonic()
     with session.open_store() as store, session.progress() as progress:
@@ -234,7 +266,12 @@ def restore(session: Session, snapshot: str, destination: str, workers: int | No
             sys.stdout.buffer.flush()
         else:
             path = found.restore(
-                destination, force=force, workers=workers or 0, progress=progress, durability=session.durability
+                destination,
+                force=force,
+                seeds=seeds,
+                workers=workers or 0,
+                progress=progress,
+                durability=session.durability,
             )
             session.emit(render.printable(path))
     seconds = render.duration(time.monotonic() - start)

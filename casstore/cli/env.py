@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from typing import Self
 
 
+def prepare() -> None:
+    """What has to be set before anything else is imported."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's algebra is not used; its threads take 40 ms to start
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Where things are, and what may be shown how."""

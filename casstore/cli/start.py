@@ -12,6 +12,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
+    from casstore.cli.env import prepare
+
+    prepare()
     from casstore.cli.main import main as command_line
 
     command_line()

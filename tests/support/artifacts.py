@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +16,15 @@ import zstandard
 from blake3 import blake3
 
 from casstore import spec
-from casstore.capture import CaptureOptions, Place, StoredPack
+from casstore.artifact import Artifact
+from casstore.capture import CaptureOptions
 from casstore.create import Created, Description, build
 from casstore.digest import ChunkId, Digest
 from casstore.disk import DiskSource
 from casstore.errors import NotFound, SizeMismatch
 from casstore.manifest import ImageRef, Manifest, SnapshotFormat, UpperLayer
 from casstore.oci import ArtifactManifest, Descriptor
-from casstore.pack import FOOTER_SIZE, PackDirectory
+from casstore.pack import FOOTER_SIZE, PackDirectory, Place, StoredPack
 
 RAW, ZSTD, DELTA = 0, 1, 2
 CREATED_AT = 1_735_689_600 * 10**9
@@ -34,7 +35,7 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self.contents: dict[Digest, bytes] = {}
-        self.places: dict[ChunkId, Place] = {}
+        self.places: dict[ChunkId, list[Place]] = {}
         self.reads: list[tuple[Digest, int, int]] = []
 
     def add(self, data: bytes, media_type: str) -> Descriptor:
@@ -45,9 +46,26 @@ class MemoryBlobs:
     def new_blob(self) -> MemoryBlob:
         return MemoryBlob(self)
 
-    def lookup(self, ids: Sequence[ChunkId]) -> Mapping[ChunkId, Place]:
+    scratch = "/nonexistent"
+
+    def lookup(
+        self, ids: Sequence[ChunkId], *, prefer: Collection[Digest] = (), full: bool = False
+    ) -> Mapping[ChunkId, Place]:
         assert len(set(ids)) == len(ids)
-        return {chunk_id: self.places[chunk_id] for chunk_id in ids if chunk_id in self.places}
+        found: dict[ChunkId, Place] = {}
+        for chunk_id in ids:
+            places = sorted(self.places.get(chunk_id, ()), key=lambda place: place.pack.descriptor.digest not in prefer)
+            for place in places:
+                directory = self.directory(place.pack)
+                if not full or directory.base_of(directory.frame_of(place.chunk)) is None:
+                    found.setdefault(chunk_id, place)
+        return found
+
+    def directory(self, pack: StoredPack) -> PackDirectory:
+        return read_directory(self.contents[pack.descriptor.digest])
+
+    def verified(self, pack: Descriptor) -> Collection[int]:
+        return range(len(read_directory(self.contents[pack.digest])))
 
     def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
         self.reads.append((descriptor.digest, offset, length))
@@ -64,10 +82,19 @@ class MemoryBlobs:
         for pack in packs:
             directory = read_directory(self.contents[pack.digest])
             for n in range(len(directory)):
-                self.places[directory.chunk_id(n)] = Place(StoredPack(pack, directory.stamp), n)
+                place = Place(StoredPack(pack, directory.stamp), n)
+                places = self.places.setdefault(directory.chunk_id(n), [])
+                if place not in places:
+                    places.append(place)
 
     def create(
-        self, path: Path, *, workers: int = 2, level: int = 3, integrity: str | None = None
+        self,
+        path: Path,
+        *,
+        workers: int = 2,
+        level: int = 3,
+        integrity: str | None = None,
+        base: Descriptor | None = None,
     ) -> tuple[Created, ArtifactManifest]:
         """Capture a disk."""
         with DiskSource.open(path) as source:
@@ -76,6 +103,7 @@ class MemoryBlobs:
                 self,
                 Description(integrity=integrity),
                 options=CaptureOptions(level=level, workers=workers),
+                base=None if base is None else Artifact.load(self, base),
                 clock=lambda: CREATED_AT,
             )
         return made, ArtifactManifest.parse(self.contents[made.root.digest], subject="made")
