@@ -4,7 +4,7 @@
 #   make test-long  the same tests with the longer sweeps
 #   make lint       ruff and mypy only            make fix      format and repair what ruff can
 #   make docs       build the documentation       make package  build the sdist and the wheel into dist/
-#   make demo       a guided tour, offline        make bench    compare with borg and restic
+#   make demo       a guided tour, offline        make bench    measure, and compare with borg, restic and casync
 #   make clean      remove all of it
 #
 # Another interpreter: make test PYTHON=python3.12
@@ -41,7 +41,7 @@ demo: $(READY)
 
 bench: $(READY)
 	.ci/install-peers.sh bench
-	$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks.run --out docs/benchmarks $(BENCH_ARGS)
 
 package: $(READY)
 	$(BIN)/python -m build

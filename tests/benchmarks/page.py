@@ -1,0 +1,125 @@
+"""The documentation's page about the benchmarks, made from the measurements: results.json, speed.svg, index.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import chart, speed
+from tests.benchmarks.report import Table
+from tests.benchmarks.tools import TOOLS
+from tests.support import disks
+
+_HEAD = """# Benchmarks
+
+<!-- Made by `make bench`: change tests/benchmarks/page.py, not this file. -->
+
+`make bench` makes its disks itself, runs casstore, borg, restic and casync side by side, and writes this page.
+The numbers behind it are in [results.json](results.json). Machines differ, and so do runs on a shared one: the ratios
+are taken inside a round, pair by pair. Run it on yours.
+
+The disks are one sandbox in six generations, and its packages again on another disk: `gen1` a base system, `gen2` and
+`gen3` after installing packages and a build, `gen4` after 60 small edits of source files and 500 rows of a database,
+`gen5` after logs, caches and an upgrade, `gen6` after a cleanup and more edits; `reordered` is a new file system on
+which the same packages were installed in another order. They are ext4, written through a mount, from the files of the
+machine that ran this. borg cuts at fixed 1 MiB with zstd 3; restic and casync run with their defaults. casstore creates
+with every fsync, and restores without, as the others do, unless it says "durable".
+"""
+
+_TITLES = {
+    "speed": "Speed and size",
+    "tidy": "A disk that was not written through a mount",
+    "memory": "Memory",
+    "startup": "Start-up",
+    "chain": "A long chain of small steps",
+    "scale": "Many snapshots",
+}
+
+
+def circumstances() -> dict[str, object]:
+    """When, how, on what machine and with which versions something was measured."""
+    versions = {kind.name: kind.installed() for kind in TOOLS}
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": _command(sys.argv[1:]),
+        "machine": {
+            "processor": _line_of("/proc/cpuinfo", "model name"),
+            "cores": os.cpu_count(),
+            "memory": f"{int(_line_of('/proc/meminfo', 'MemTotal').split()[0]) / disks.MIB:.0f} GiB",
+            "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
+        },
+        "versions": {"Python": platform.python_version(), **{name: said for name, said in versions.items() if said}},
+    }
+
+
+def _command(words: Sequence[str]) -> str:
+    """What to type for the same measurement; where files went does not matter."""
+    told = []
+    places = iter(words)
+    for word in places:
+        if word in {"--out", "--work", "--disks"}:
+            next(places, None)
+        else:
+            told.append(word)
+    return "make bench" + (f' BENCH_ARGS="{shlex.join(told)}"' if told else "")
+
+
+def _line_of(path: str, key: str) -> str:
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(key):
+            return " ".join(line.partition(":")[2].split())
+    return "unknown"
+
+
+def update(folder: Path, name: str, result: Mapping[str, Any], tables: Iterable[Table]) -> None:
+    """Write the page anew with the part `name`; the other parts stay as they were measured before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "results.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    shown = [asdict(table) for table in tables]
+    known[name] = {"measured": circumstances(), "result": result, "tables": shown}
+    lines = (f"{json.dumps(part)}: {json.dumps(known[part])}" for part in known)
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    if name == "speed":
+        (folder / "speed.svg").write_text(_chart(speed.Speed(**result)))  # type: ignore[typeddict-item]
+    (folder / "index.md").write_text(_page(known))
+
+
+def _chart(measured: speed.Speed) -> str:
+    panels = []
+    for figure in speed.FIGURES.values():
+        medians = {tool: speed.median(measured, tool, figure) for tool in measured["rounds"]}
+        bars = [chart.Bar(tool, value, figure.show(value)) for tool, value in medians.items()]
+        panels.append(chart.Panel(figure.name, bars))
+    return chart.draw("casstore compared: time and bytes, less is better", panels, highlight=speed.OURS)
+
+
+def _page(known: Mapping[str, Any]) -> str:
+    parts = [_HEAD]
+    for name, title in _TITLES.items():
+        if name not in known:
+            continue
+        parts.append(f"## {title}\n")
+        if name == "speed":
+            parts.append("![Bars: time and bytes of each tool; the tables below have the same figures](speed.svg)\n")
+        parts += [Table(**shown).markdown() for shown in known[name]["tables"]]
+        measured = known[name]["measured"]
+        machine, versions = measured["machine"], measured["versions"]
+        parts.append(
+            f"Measured on {measured['date']} with `{measured['command']}`: {machine['cores']} cores of"
+            f" {machine['processor']}, {machine['memory']} of memory, {machine['kernel']};"
+            f" {', '.join(_version(*pair) for pair in versions.items())}.\n"
+        )
+    return "\n".join(parts)
+
+
+def _version(name: str, said: str) -> str:
+    return said if name in said else f"{name} {said}"

@@ -1,0 +1,55 @@
+"""What the measurements look like: tables for the terminal and for the documentation's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.support import disks
+
+Columns = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts under their heads."""
+
+    title: str
+    head: Columns
+    rows: Sequence[Columns]
+
+    def text(self) -> str:
+        """For a terminal: columns aligned, the first to the left."""
+        widths = [max(len(row[column]) for row in [self.head, *self.rows]) for column in range(len(self.head))]
+        lines = [self.title]
+        for row in [self.head, ["-" * width for width in widths], *self.rows]:
+            first, *others = zip(row, widths, strict=True)
+            cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([*lines, ""])
+
+    def markdown(self) -> str:
+        """For the documentation."""
+        rows = [self.head, ["---", *["---:"] * (len(self.head) - 1)], *self.rows]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        return "\n".join([f"{self.title}:", "", *lines, ""])
+
+
+def say(text: str) -> None:
+    """Tell the user at once."""
+    print(text, flush=True)
+
+
+def seconds(count: float) -> str:
+    """With a unit, three digits or so."""
+    return f"{count:.2f} s" if count < 100 else f"{count:.0f} s"
+
+
+def megabytes(count: float) -> str:
+    """Bytes as MB, three digits or so."""
+    return f"{count / 1e6:.2f} MB" if count < 10e6 else f"{count / 1e6:.0f} MB"
+
+
+def mebibytes(count: float) -> str:
+    """Bytes as whole MiB."""
+    return f"{count / disks.MIB:.0f} MiB"
