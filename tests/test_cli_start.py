@@ -17,7 +17,7 @@ from tests.support.command import Casstore
 
 VERBS = (
     *("create", "list", "inspect", "verify", "restore", "tag", "remove"),
-    *("push", "pull", "login", "logout", "gc", "reindex", "completion"),
+    *("push", "pull", "login", "logout", "stats", "gc", "reindex", "completion"),
 )
 
 

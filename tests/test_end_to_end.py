@@ -105,8 +105,8 @@ def test_local_restore(store: Store, base: Path, edited: Path, tmp_path: Path, n
 def test_edit_stores_little_more_than_the_changed_chunks(store: Store, base: Path, edited: Path) -> None:
     changed = _changed_runs(base, edited)
     first, second = store.get("base"), store.get("edited")
-    # A changed run of blocks costs its chunks, 89 KiB on average and at most 256 KiB, before compression.
-    assert second.unique_bytes < changed * 256 * 1024
+    # A changed run of blocks costs its chunks, 24 KiB on average and at most 96 KiB, before compression.
+    assert second.unique_bytes < changed * 96 * 1024
     assert second.unique_bytes < first.stored_bytes / 4
 
 
