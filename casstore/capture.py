@@ -8,40 +8,36 @@ same for any number of workers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import blake3
 import numpy as np
 
-from casstore import frame, spec
-from casstore.base import Base, DeltaBase, Stretch
+from casstore import frame, locality, spec
+from casstore.base import Base, Stretch
+from casstore.deltas import try_deltas
 from casstore.digest import ChunkId, Digest
 from casstore.disk import DiskSource
 from casstore.diskmap import DiskMap, PackEntry, Runs, SnapshotMap
-from casstore.errors import CasstoreError
 from casstore.frame import FrameKind
-from casstore.locality import Known
-from casstore.newchunks import NewChunk, NewChunks
+from casstore.newchunks import NewChunks
 from casstore.oci import Descriptor
-from casstore.pack import PackDirectory, Place, StoredPack
+from casstore.pack import StoredPack
 from casstore.packer import BlobWriter, EncodedFrame, Packer, Stream
+from casstore.placing import Batch, Chunk, Placing
 from casstore.pool import default_workers, ordered_map
 from casstore.progress import Meter
-from casstore.runs import Part, Row, RunRecorder, settle
-from casstore.scan import WINDOW, PlainChunk, Scan, Window
+from casstore.runs import Part, Row, settle
+from casstore.scan import Scan, Window
 
 _MOST_AHEAD = 6
 """Windows between two stages, at the most, for any number of workers. So memory stays below 200 MiB."""
-_TRIES = 4
-"""Deltas to be tried in one go."""
-_PAYS = 0.5
-"""A delta is kept if it takes less than this part of what the chunk takes in full: it costs a second decode."""
 
 
-class Storage(Protocol):
+class Storage(locality.Storage, Protocol):
     """What is stored already, and a place for what is new."""
 
     def new_blob(self) -> BlobWriter:
@@ -51,27 +47,6 @@ class Storage(Protocol):
     @property
     def scratch(self) -> str:
         """A directory for files that do not outlive the capture."""
-        ...
-
-    def lookup(
-        self, ids: Sequence[ChunkId], /, *, prefer: Collection[Digest] = (), full: bool = False
-    ) -> Mapping[ChunkId, Place]:
-        """Which of these chunks are stored already, and stay stored until the snapshot is committed.
-
-        Of several places one in the packs `prefer` is taken; `full` asks for places in full frames only.
-        """
-        ...
-
-    def directory(self, pack: StoredPack, /) -> PackDirectory:
-        """The directory of a stored pack.
-
-        Raises:
-            CorruptContent, NotFound: it is damaged or gone.
-        """
-        ...
-
-    def read_range(self, descriptor: Descriptor, offset: int, length: int, /) -> bytes:
-        """A part of a stored pack."""
         ...
 
 
@@ -113,17 +88,6 @@ class Capture:
     """The packs that they were copied from."""
 
 
-@dataclass(slots=True)
-class _Chunk:
-    """A chunk of the disk, and what is known of it so far."""
-
-    id: ChunkId
-    plain: PlainChunk
-    place: Place | None = None
-    base: DeltaBase | None = None
-    delta: bytes | None = None
-
-
 def capture(
     source: DiskSource,
     disk_name: str,
@@ -152,9 +116,9 @@ def capture(
         try:
             scan = Scan(source, meter, pool, ahead=ahead, guide=base)
             packer = Packer(storage.new_blob, syncing)
-            plan = _Plan(storage, base, new)
+            plan = Placing(storage, base, new)
             hashed = ordered_map(pool, _hash, scan.windows(), ahead=ahead)
-            tried = _try_deltas(pool, plan.place(hashed), base, options, ahead=2 * ahead)
+            tried = try_deltas(pool, plan.place(hashed), base, options.level, ahead=2 * ahead)
             encoded = ordered_map(pool, _encoder(options), _frames(plan.record(tried)), ahead=frames_ahead)
             for _ in ordered_map(writing, packer.add, encoded, ahead=frames_ahead):
                 pass
@@ -176,149 +140,13 @@ def capture(
     return Capture(SnapshotMap(entries, (disk,)), packs, stats, settled.made, settled.dissolved)
 
 
-@dataclass(slots=True)
-class _Window:
-    """Some chunks, in the disk's order, and what is known of them so far; or where all of them are stored."""
-
-    chunks: list[_Chunk]
-    stored: Sequence[Stretch] = ()
+def _hash(window: Window[Stretch]) -> Batch:
+    return Batch([Chunk(ChunkId(blake3.blake3(chunk.data).digest()), chunk) for chunk in window.chunks], window.known)
 
 
-def _hash(window: Window[Stretch]) -> _Window:
-    return _Window(
-        [_Chunk(ChunkId(blake3.blake3(chunk.data).digest()), chunk) for chunk in window.chunks], window.known
-    )
-
-
-class _Plan:
-    """Decides for each chunk whether it is new, and writes down the runs."""
-
-    def __init__(self, storage: Storage, base: Base | None, new: NewChunks) -> None:
-        self._storage, self._base, self._new = storage, base, new
-        self.known = Known(() if base is None else (pack.descriptor.digest for pack in base.packs))
-        self.runs = RunRecorder()
-        self.chunks = 0
-        self.count = dict.fromkeys(Stream, 0)
-        self.plain = dict.fromkeys(Stream, 0)
-        self.bases: dict[ChunkId, Place] = {}
-        """Of the new deltas."""
-
-    def place(self, windows: Iterable[_Window]) -> Iterator[_Window]:
-        """Find out what is stored already, and what to make deltas of."""
-        for window in windows:
-            self._place_each(window.chunks)
-            # Number the packs now: `record` is some windows behind, how many may vary.
-            for place in (*window.stored, *(chunk.place for chunk in window.chunks)):
-                if place is not None:
-                    self.known.number(place.pack)
-            yield window
-
-    def _place_each(self, chunks: list[_Chunk]) -> None:
-        base = self._base
-        if base is not None:
-            for chunk in chunks:
-                chunk.place = base.same(chunk.plain.offset, chunk.id)
-        unknown = {chunk.id: None for chunk in chunks if chunk.place is None and self._new.get(chunk.id) is None}
-        found = self._storage.lookup(list(unknown), prefer=self.known.preferred) if unknown else {}
-        for chunk in chunks:
-            if chunk.place is None and chunk.id in unknown:
-                chunk.place = found.get(chunk.id)
-                if chunk.place is None and base is not None:
-                    chunk.base = base.near(chunk.plain.offset, len(chunk.plain.data))
-
-    def record(self, windows: Iterable[_Window]) -> Iterator[_Chunk]:
-        """Write down the runs; give out the chunks that are new, once each."""
-        for window in windows:
-            for run in window.stored:
-                self.chunks += run.chunks
-                self.runs.add(run.offset, run.length, self.known.number(run.pack), run.first, chunks=run.chunks)
-            new: list[_Chunk] = []
-            for chunk in window.chunks:
-                self.chunks += 1
-                offset, length = chunk.plain.offset, len(chunk.plain.data)
-                if chunk.place is not None:
-                    self.runs.add(offset, length, self.known.number(chunk.place.pack), chunk.place.chunk)
-                    continue
-                found = self._new.get(chunk.id)
-                if found is None:
-                    stream = Stream.FULL if chunk.delta is None else Stream.DELTA
-                    found = NewChunk(stream, self.count[stream], self.plain[stream])
-                    self._new.add(chunk.id, found)
-                    self.count[stream] += 1
-                    self.plain[stream] += length
-                    if chunk.base is not None and chunk.delta is not None:
-                        self.bases[chunk.base.id] = chunk.base.place
-                    new.append(chunk)
-                self.runs.add(offset, length, *found)
-            yield from _without_window(new)
-
-
-def _without_window(chunks: list[_Chunk]) -> list[_Chunk]:
-    """A chunk keeps all of the window in memory that it was read with. Where the new ones are the lesser part of it
-    they are copied: a frame may take one from each of many windows.
-    """
-    if 2 * sum(len(chunk.plain.data) for chunk in chunks) <= WINDOW:
-        for chunk in chunks:
-            chunk.plain = PlainChunk(chunk.plain.offset, memoryview(bytes(chunk.plain.data)))
-    return chunks
-
-
-def _try_deltas(
-    pool: Executor, windows: Iterable[_Window], base: Base | None, options: CaptureOptions, *, ahead: int
-) -> Iterable[_Window]:
-    """Make a delta of each chunk that has a base, where that pays."""
-    if base is None:
-        return windows
-    few = (part for window in windows for part in _parts(window))
-
-    def attempt(chunk: _Chunk) -> None:
-        if chunk.base is None:
-            return
-        try:
-            plain = base.plain(chunk.base)
-        except CasstoreError:
-            return  # whatever is wrong with it: the chunk is stored in full
-        data = chunk.plain.data
-        if not chunk.base.promising and not _resembles(data, plain, chunk.base.shift):
-            return
-        delta = frame.encode_delta(data, plain, options.level)
-        if len(delta) < _PAYS * len(data) and len(delta) < _PAYS * len(frame.encode([data], options.level)[1]):
-            chunk.delta = delta
-
-    def attempt_all(window: _Window) -> _Window:
-        for chunk in window.chunks:
-            attempt(chunk)
-        return window
-
-    return ordered_map(pool, attempt_all, few, ahead=ahead)
-
-
-def _parts(window: _Window) -> Iterator[_Window]:
-    """Split a window so that nowhere many deltas have to be made, one after the other, while other threads wait."""
-    start = tries = 0
-    for n, chunk in enumerate(window.chunks):
-        tries += chunk.base is not None
-        if tries == _TRIES:
-            yield replace(window, chunks=window.chunks[start : n + 1])
-            start, tries = n + 1, 0
-    yield replace(window, chunks=window.chunks[start:])
-
-
-def _resembles(data: memoryview, base: memoryview, shift: int) -> bool:
-    """Whether a quarter of the words of `data` that are not zero are those of `base` at the same place of the disk."""
-    start, end = max(shift, 0), min(len(data), shift + len(base))
-    words = (end - start) // 8
-    if words <= 0:
-        return False
-    mine = np.frombuffer(data, np.uint64, words, start)
-    theirs = np.frombuffer(base, np.uint64, words, start - shift)
-    filled = mine != 0
-    return bool(4 * np.count_nonzero((mine == theirs) & filled) >= np.count_nonzero(filled))
-
-
-def _frames(chunks: Iterable[_Chunk]) -> Iterator[list[_Chunk]]:
+def _frames(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
     """Put consecutive new chunks together, up to FRAME_PLAIN bytes; each delta stays alone."""
-    together: list[_Chunk] = []
+    together: list[Chunk] = []
     plain = 0
     for chunk in chunks:
         if chunk.delta is not None:
@@ -333,8 +161,8 @@ def _frames(chunks: Iterable[_Chunk]) -> Iterator[list[_Chunk]]:
         yield together
 
 
-def _encoder(options: CaptureOptions) -> Callable[[list[_Chunk]], EncodedFrame]:
-    def encode(chunks: list[_Chunk]) -> EncodedFrame:
+def _encoder(options: CaptureOptions) -> Callable[[list[Chunk]], EncodedFrame]:
+    def encode(chunks: list[Chunk]) -> EncodedFrame:
         names = [(chunk.id, len(chunk.plain.data)) for chunk in chunks]
         first = chunks[0]
         if first.delta is not None and first.base is not None:
@@ -358,7 +186,7 @@ class _Settled:
     """Stored bytes of frames."""
 
     @classmethod
-    def of(cls, plan: _Plan, storage: Storage, packer: Packer) -> _Settled:
+    def of(cls, plan: Placing, storage: Storage, packer: Packer) -> _Settled:
         """Decide which packs are listed, copy what is needed of the others, and lay out the runs.
 
         Raises:

@@ -58,15 +58,28 @@ def to_dissolve(packs: Sequence[Use], new: int) -> list[int]:
 
 
 class Storage(Protocol):
-    """The stored packs; see capture.Storage."""
+    """What is stored already."""
 
     def lookup(
         self, ids: Sequence[ChunkId], /, *, prefer: Collection[Digest] = (), full: bool = False
-    ) -> Mapping[ChunkId, Place]: ...
+    ) -> Mapping[ChunkId, Place]:
+        """Which of these chunks are stored already, and stay stored until the snapshot is committed.
 
-    def directory(self, pack: StoredPack, /) -> PackDirectory: ...
+        Of several places one in the packs `prefer` is taken; `full` asks for places in full frames only.
+        """
+        ...
 
-    def read_range(self, descriptor: Descriptor, offset: int, length: int, /) -> bytes: ...
+    def directory(self, pack: StoredPack, /) -> PackDirectory:
+        """The directory of a stored pack.
+
+        Raises:
+            CorruptContent, NotFound: it is damaged or gone.
+        """
+        ...
+
+    def read_range(self, descriptor: Descriptor, offset: int, length: int, /) -> bytes:
+        """A part of a stored pack."""
+        ...
 
 
 class Known:

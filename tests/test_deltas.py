@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from casstore import Snapshot, Store, frame, scan, spec
 from casstore.artifact import Artifact
-from casstore.capture import _resembles
 from casstore.contents import plain_bytes
 from casstore.create import Created
+from casstore.deltas import resembles
 from casstore.errors import CorruptContent
 from casstore.intake import verify_chunks
 from casstore.oci import Descriptor
@@ -224,7 +224,7 @@ def test_resemblance_is_a_quarter_of_the_words_that_both_places_have(
     both = [(word, theirs[n - shift]) for n, word in enumerate(mine) if 0 <= n - shift < len(theirs)]
     expected = bool(both) and 4 * sum(a == b != 0 for a, b in both) >= sum(a != 0 for a, _ in both)
     data, of = (np.array(words, np.uint64).data.cast("B") for words in (mine, theirs))
-    assert _resembles(data, of, 8 * shift) is expected
+    assert resembles(data, of, 8 * shift) is expected
 
 
 def test_a_chunk_that_repeats_is_stored_once_whatever_lies_below(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ LAYERS = {
     "documents": {"manifest", "diskmap", "extents", "pack"},
     "whole snapshots": {
         *("directories", "decoding", "artifact", "contents", "intake", "seeds"),
-        *("newchunks", "runs", "packer", "locality", "base", "capture"),
+        *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "capture"),
     },
     "adapters": {
         *("durable", "memory", "blobs", "operation", "layout", "refs", "stamps", "storeindex", "storedir", "sources"),
