@@ -20,7 +20,7 @@ from casstore.digest import ChunkId
 from casstore.disk import DiskSource, filesystem_type, is_qcow2
 from casstore.diskmap import SnapshotMap
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists, CorruptContent, NotFound, SourceError, storage_errors
+from casstore.errors import AlreadyExists, CorruptContent, DamagedPacks, NotFound, SourceError, storage_errors
 from casstore.intake import verify_claims
 from casstore.integrity import hasher, recorded_name
 from casstore.layout import LayoutTarget
@@ -69,6 +69,8 @@ class Created:
     """Bytes of the blobs that were staged for it: packs, map, config and manifest."""
     unchanged_since: str | None = None
     """The snapshot of the same disk whose content it has, because the disk's times said so: nothing was read."""
+    damaged: tuple[str, ...] = ()
+    """The packs of the store that were found damaged. Nothing of this snapshot relies on them."""
 
 
 class Earlier(NamedTuple):
@@ -89,6 +91,10 @@ class Destination(Storage, Protocol):
         """Which chunks of a stored pack were verified before."""
         ...
 
+    def distrust(self, packs: Collection[str], /) -> None:
+        """Never again offer chunks of these packs, and drop what was staged."""
+        ...
+
 
 def build(
     source: DiskSource,
@@ -102,7 +108,9 @@ def build(
     clock: Callable[[], int] = time.time_ns,
 ) -> Created:
     """Capture `source` and stage all blobs of its snapshot; the caller commits them. With `earlier`, whose blobs must
-    stay stored meanwhile, nothing is read: the snapshot gets its content.
+    stay stored meanwhile, nothing is read: the snapshot gets its content. `base` is what the disk is compared with.
+
+    When a stored pack turns out to be damaged the disk is captured again without it. A pipe cannot be read again.
 
     Raises:
         SourceError: the disk cannot be read, or changed meanwhile.
@@ -112,6 +120,30 @@ def build(
     """
     if description.integrity is not None:
         recorded_name(description.integrity)  # fail before the work, not after it
+    damaged: list[str] = []
+    while True:
+        try:
+            created = _build(source, destination, description, options, earlier, base, progress, clock)
+        except DamagedPacks as error:
+            if source.size is None or set(error.packs) <= set(damaged):
+                raise
+            damaged += error.packs
+            destination.distrust(error.packs)
+            base = None
+        else:
+            return replace(created, damaged=tuple(dict.fromkeys(damaged)))
+
+
+def _build(
+    source: DiskSource,
+    destination: Destination,
+    description: Description,
+    options: CaptureOptions,
+    earlier: Earlier | None,
+    base: Artifact | None,
+    progress: Progress,
+    clock: Callable[[], int],
+) -> Created:
     qcow2, fstype = _kind(source.head()) if earlier is None else _kind_of(earlier.artifact)
     default = "disk.qcow2" if qcow2 else "upper.ext4" if fstype == "ext4" else "disk.raw"
     disk_name = parse_disk_name(description.disk_name or default)
@@ -234,7 +266,8 @@ def _naming_origins(captured: Capture) -> Iterator[None]:
         if not captured.dissolved:
             raise
         origins = ", ".join(map(str, captured.dissolved))
-        raise CorruptContent(f"{error}; frames were copied from {origins}: verify the snapshots here") from error
+        problem = f"{error}; frames were copied from {origins}: verify the snapshots here"
+        raise DamagedPacks(problem, map(str, captured.dissolved)) from error
 
 
 class FreshLayout:
@@ -254,6 +287,9 @@ class FreshLayout:
 
     def verified(self, _: Descriptor) -> Collection[int]:
         return ()
+
+    def distrust(self, _: Collection[str]) -> None:
+        """There is nothing to distrust here."""
 
 
 def create_at_path(

@@ -10,7 +10,7 @@ import numpy as np
 
 from casstore import frame
 from casstore.base import Base
-from casstore.errors import CasstoreError
+from casstore.errors import CasstoreError, DamagedPacks
 from casstore.placing import Batch, Chunk
 from casstore.pool import ordered_map
 
@@ -23,7 +23,11 @@ _PAYS = 0.5
 def try_deltas(
     pool: Executor, windows: Iterable[Batch], base: Base | None, level: int, *, ahead: int
 ) -> Iterable[Batch]:
-    """Make a delta of each chunk that has a base, where that pays."""
+    """Make a delta of each chunk that has a base, where that pays.
+
+    Raises:
+        DamagedPacks: a base cannot be read.
+    """
     if base is None:
         return windows
     few = (part for window in windows for part in _parts(window))
@@ -33,8 +37,9 @@ def try_deltas(
             return
         try:
             plain = base.plain(chunk.base)
-        except CasstoreError:
-            return  # whatever is wrong with it: the chunk is stored in full
+        except CasstoreError as error:
+            # What else is the base's in this pack may be damaged as well, and nothing may be built on it.
+            raise DamagedPacks(str(error), [str(chunk.base.place.pack.descriptor.digest)]) from error
         data = chunk.plain.data
         if not chunk.base.promising and not resembles(data, plain, chunk.base.shift):
             return

@@ -28,7 +28,7 @@ line exits with; the table in docs/reference/exit-codes.md is checked against th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -102,6 +102,14 @@ class DocumentError(CorruptContent):
 
 class UnsupportedVersion(DocumentError):
     """A document of a kind or version that this version of casstore does not know."""
+
+
+class DamagedPacks(CorruptContent):
+    """Stored packs are not what their digests say; `packs` are these."""
+
+    def __init__(self, problem: str, packs: Iterable[str]) -> None:
+        super().__init__(problem)
+        self.packs = tuple(packs)
 
 
 class UntrustedContent(CasstoreError):

@@ -159,6 +159,12 @@ class Operation:
         """What is staged and finished."""
         return sorted(_blob_names(os.listdir(self.path)))
 
+    def drop_staged(self) -> None:
+        """Remove everything that is staged."""
+        with storage_errors("dropping blobs"):
+            for digest in self.digests():
+                os.unlink(self.staged.path_of(digest))
+
     def close(self) -> None:
         """End the operation: whatever is still staged is dropped."""
         for blob in list(self._open):

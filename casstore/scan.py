@@ -144,13 +144,14 @@ class Scan(Generic[Known]):
         else:
             end = MAX_DISK if self._source.size is None else self._source.size
             look_in = regions = [(0, end)]
-        guide = None if look_in else self._guide  # where extents are not known, every block is looked at
-        yield from self._cut(self._reads(regions, guide), look_in)
+        yield from self._cut(self._reads(regions, look_in), look_in)
         self.extents = merge(self.extents)
         self._source.check_unchanged()
 
-    def _reads(self, regions: Iterable[tuple[int, int]], guide: Guide[Known] | None) -> Iterator[_Read[Known]]:
-        parts = (part for start, end in regions for part in _parts(start, end, guide))
+    def _reads(self, regions: Iterable[tuple[int, int]], look_in: list[Extent]) -> Iterator[_Read[Known]]:
+        parts = (part for start, end in regions for part in _parts(start, end, self._guide))
+        # Where the extents are not known every block is looked at.
+        parts = (part._replace(expected=None) if _near(look_in, part.start, part.stop) else part for part in parts)
         if self._source.size is not None:
             yield from ordered_map(self._pool, self._read, parts, ahead=self._ahead)
             return
@@ -197,12 +198,18 @@ class Scan(Generic[Known]):
             hashes, zero = hashes[cut.done :], zero[cut.done :]
 
     def _note_extents(self, zero: npt.NDArray[np.bool_], offset: int, look_in: list[Extent]) -> None:
-        # Only those that reach into the window: a fragmented disk has as many of them as it has windows.
-        first = max(bisect_right(look_in, offset, key=itemgetter(0)) - 1, 0)
-        near = look_in[first : bisect_left(look_in, offset + len(zero) * BLOCK, key=itemgetter(0))]
+        near = _near(look_in, offset, offset + len(zero) * BLOCK)
         edges = np.flatnonzero(np.diff(~zero, prepend=False, append=False)).reshape(-1, 2)
         runs = [(offset + a * BLOCK, min((b - a) * BLOCK, self.size - offset - a * BLOCK)) for a, b in edges.tolist()]
         self.extents += intersect(runs, near)
+
+
+def _near(extents: list[Extent], start: int, end: int) -> list[Extent]:
+    """The extents that reach into a range, by look-up: a fragmented disk has as many of them as it has windows."""
+    first = max(bisect_right(extents, start, key=itemgetter(0)) - 1, 0)
+    if first < len(extents) and sum(extents[first]) <= start:
+        first += 1
+    return extents[first : bisect_left(extents, end, key=itemgetter(0))]
 
 
 def _parts(start: int, end: int, guide: Guide[Known] | None) -> Iterator[_Part[Known]]:

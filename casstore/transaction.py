@@ -45,6 +45,7 @@ class Transaction:
         self._blobs = directory.blobs
         self._operation = directory.operation()
         self._relied: dict[Digest, int] = {}
+        self._distrusted: set[str] = set()
         self._bases: dict[ChunkId, Place] = {}  # of deltas that may be used, in packs that are relied on
         self._directory_of = lru_cache(64)(lambda pack: load_directory(self._blobs, pack.descriptor, pack.directory))
 
@@ -99,7 +100,8 @@ class Transaction:
         """Whether a place that the catalog gave is the chunk's: the pack may have been collected meanwhile, and a
         catalog that a power cut tore may say anything. Where it is, its pack stays, and that of its base.
         """
-        if not self._rely_on(place.pack.descriptor):
+        descriptor = place.pack.descriptor
+        if str(descriptor.digest) in self._distrusted or not self._rely_on(descriptor):
             return False
         try:
             directory = self._directory_of(place.pack)
@@ -125,6 +127,14 @@ class Transaction:
     def verified(self, pack: Descriptor) -> Collection[int]:
         """Which chunks of a stored pack were verified when it came."""
         return self._catalog.chunks_of(pack.digest)
+
+    def distrust(self, packs: Collection[str]) -> None:
+        """See create.Destination."""
+        self._distrusted.update(packs)
+        self._bases = {
+            base: place for base, place in self._bases.items() if str(place.pack.descriptor.digest) not in packs
+        }
+        self._operation.drop_staged()
 
     def _rely_on(self, descriptor: Descriptor) -> bool:
         """Take a stored blob of the right size into the lease; call with the lock held."""

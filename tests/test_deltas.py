@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from casstore import Snapshot, Store, frame, scan, spec
 from casstore.artifact import Artifact
+from casstore.config import DiskInput
 from casstore.contents import plain_bytes
 from casstore.create import Created
 from casstore.deltas import resembles
@@ -31,7 +33,7 @@ from tests.support.artifacts import frame as made_by_hand
 from tests.support.deltas import mixed
 from tests.support.disks import Segment, extents, random_sparse_file, segments, write_segments
 from tests.support.edits import Edit, edits, frames, plain_chunks
-from tests.support.stores import FAST, all_files, blob_path, content, flip_byte, leftovers, names, require_sound
+from tests.support.stores import FAST, blob_path, content, flip_byte, leftovers, names, require_sound
 
 LEVEL = 3
 
@@ -323,7 +325,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("generation", [1, 2])
-def test_a_rotten_base_is_no_base(store: Store, tmp_path: Path, generation: int) -> None:
+def test_nothing_is_built_on_a_pack_with_a_rotten_base(store: Store, tmp_path: Path, generation: int) -> None:
     """Also where the chunk below is a delta already, whose base it would be."""
     path = tmp_path / "disk"
     write_pieces(path, [random.Random(n).randbytes(PIECE) for n in range(3)])
@@ -331,12 +333,15 @@ def test_a_rotten_base_is_no_base(store: Store, tmp_path: Path, generation: int)
     if generation == 2:
         patched(path, PERIOD + 10)
         create(store, path, "s1")
-    flip_byte(*full_frame_of(store, f"s{generation - 1}", PERIOD))
+    file, at = full_frame_of(store, f"s{generation - 1}", PERIOD)
+    flip_byte(file, at)
     patched(path, PERIOD + 1000, 2 * PERIOD + 1000)
     cost = create(store, path, "new").cost
     assert cost is not None
-    assert (cost.stats.new_chunks, cost.stats.deltas) == (2, 1)
+    assert cost.damaged == (f"sha256:{file.name}",)
+    assert (cost.stats.new_chunks, cost.stats.deltas) == (3, 0)
     assert content(store, "new") == path.read_bytes()
+    store.verify("new")
     with pytest.raises(CorruptContent):
         store.verify("s0")
 
@@ -344,8 +349,10 @@ def test_a_rotten_base_is_no_base(store: Store, tmp_path: Path, generation: int)
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("rotten", [True, False])
 def test_what_is_copied_is_checked(store: Store, tmp_path: Path, *, rotten: bool) -> None:
-    """Of a pack of which little is used the rest is not listed: a rotten frame must not get into a new pack."""
-    path, root = tmp_path / "disk", Path(store.path)
+    """Of a pack of which little is used the rest is not listed: a rotten frame must not get into a new pack. Where one
+    was found the chunks are stored again.
+    """
+    path = tmp_path / "disk"
     pieces = [random.Random(n).randbytes(PIECE) for n in range(8)]
     write_pieces(path, pieces)
     create(store, path, "s0")
@@ -353,18 +360,30 @@ def test_what_is_copied_is_checked(store: Store, tmp_path: Path, *, rotten: bool
     if rotten:
         flip_byte(file, at)
     write_pieces(path, [b"", b"", b"", b"", b"", pieces[5], b"", b"new"])
-    if not rotten:
-        cost = create(store, path, "s1").cost
-        assert cost is not None
-        assert cost.stats.copied > PIECE - 100
-        assert file.name not in {pack.digest.hex for pack in store.open_snapshot("s1").artifact().manifest.packs}
-        assert content(store, "s1") == path.read_bytes()
-        return
-    before = all_files(root)
-    with pytest.raises(CorruptContent, match=file.name):
-        create(store, path, "s1")
-    assert all_files(root) == before
-    assert leftovers(root) == []
+    cost = create(store, path, "s1").cost
+    assert cost is not None
+    assert cost.damaged == ((f"sha256:{file.name}",) if rotten else ())
+    assert (cost.stats.copied > PIECE - 100) == (not rotten)
+    assert file.name not in {pack.digest.hex for pack in store.open_snapshot("s1").artifact().manifest.packs}
+    assert content(store, "s1") == path.read_bytes()
+    store.verify("s1")
+    store.gc()
+    assert leftovers(Path(store.path)) == []
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_pipe_cannot_be_read_again_without_a_damaged_pack(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(random.Random(7).randbytes(MIB))
+    create(store, path, "s0")
+    offset = next(store.open_snapshot("s0").artifact().chunks(store.open_snapshot("s0").artifact().map.disks[0])).offset
+    flip_byte(*full_frame_of(store, "s0", int(offset[5])))
+    patched(path, int(offset[5]) + 10)
+    with path.open("rb") as file:
+        builder = Snapshot.builder(DiskInput(fd=os.dup(file.fileno()))).name("s1").parent("s0")
+        with pytest.raises(CorruptContent):
+            builder.create(store)
+    assert names(store) == ["s0"]
 
 
 @pytest.mark.parametrize("lie", ["no chunk is a delta", "other bases", "all chunks are deltas", "other numbers"])

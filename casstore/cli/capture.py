@@ -185,6 +185,11 @@ def _tell_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
     if not session.quiet:
         session.emit(render.printable(snapshot.path))
     if cost is not None:
+        for pack in cost.damaged:
+            session.say(
+                f"warning: pack {pack} of the store is damaged; what this snapshot needs of it was stored again;"
+                " casstore verify --all names the snapshots that rely on it"
+            )
         stats = cost.stats
         ratio = f" ({stats.new_plain / cost.added:.1f} : 1)" if stats.new_plain > cost.added else ""
         what = os.path.basename(snapshot.path)

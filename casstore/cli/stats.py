@@ -31,8 +31,10 @@ def stats(session: Session, snapshots: tuple[str, ...]) -> None:
     """Show what snapshots take: all of them, or those that are named.
 
     LOGICAL is the length of the disk, ALLOCATED what of it is in use. STORED is what its blobs take: UNIQUE is needed
-    by no other snapshot, SHARED by others too. DEDUP is how often each stored byte is used, COMPRESSION what packs
-    make of it, and IN ALL allocated to stored. In the last line, what several snapshots share counts once.
+    by no other snapshot, SHARED by others too: of two with the same content both have next to nothing that is unique.
+    DEDUP is allocated bytes to those that the packs hold, below 1 where packs also hold what this snapshot does not
+    use; COMPRESSION is what packs make of these, and IN ALL allocated to stored. In the last line, what several
+    snapshots share counts once.
     """
     with session.open_store() as store:
         found = store.stats(snapshots or None)

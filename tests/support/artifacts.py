@@ -67,6 +67,10 @@ class MemoryBlobs:
     def verified(self, pack: Descriptor) -> Collection[int]:
         return range(len(read_directory(self.contents[pack.digest])))
 
+    def distrust(self, packs: Collection[str]) -> None:
+        for chunk_id, places in self.places.items():
+            self.places[chunk_id] = [place for place in places if str(place.pack.descriptor.digest) not in packs]
+
     def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
         self.reads.append((descriptor.digest, offset, length))
         data = self.contents.get(descriptor.digest)
