@@ -229,6 +229,24 @@ def test_resemblance_is_a_quarter_of_the_words_that_both_places_have(
     assert resembles(data, of, 8 * shift) is expected
 
 
+def test_packs_for_bases_only_come_last_by_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec, "FRAME_PLAIN", 1)
+    monkeypatch.setattr(spec, "PACK_TARGET", 1)
+    path, blobs = tmp_path / "disk", MemoryBlobs()
+    pieces = [random.Random(n).randbytes(PIECE) for n in range(8)]
+    write_pieces(path, pieces)
+    root = captured(blobs, path).root
+    before = Artifact.load(blobs, root).manifest.packs
+    monkeypatch.undo()
+    write_pieces(path, [*(b"edit" + piece[4:] for piece in pieces[:6]), *pieces[6:]])
+    made = captured(blobs, path, root)
+    assert made.stats.deltas == 6
+    packs = require_right(blobs, made.root, path).manifest.packs
+    assert packs[:2] == before[6:]
+    assert packs[2] not in before
+    assert packs[3:] == tuple(sorted(before[:6], key=lambda pack: str(pack.digest)))
+
+
 def test_a_chunk_that_repeats_is_stored_once_whatever_lies_below(tmp_path: Path) -> None:
     """The second one has another base, or none; the first one counts."""
     rng = random.Random(3)
