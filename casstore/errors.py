@@ -10,6 +10,7 @@
     ├── CorruptContent           12   bytes are not what their digest or document says
     │   ├── SizeMismatch
     │   ├── DigestMismatch
+    │   ├── DamagedPacks              packs of the store, met while something new was to rely on them
     │   └── DocumentError             a document breaks its own rules
     │       └── UnsupportedVersion    a document of a form that this version does not know
     ├── UntrustedContent         13   not signed by whom it must be
