@@ -18,7 +18,7 @@ from casstore import spec
 from casstore.content import RangeReader
 from casstore.decoding import Frames
 from casstore.digest import ChunkId, Digest
-from casstore.directories import Directories, Located
+from casstore.directories import Directories, Located, covered
 from casstore.diskmap import DiskMap, Runs, SnapshotMap
 from casstore.errors import DigestMismatch, DocumentError, UnsupportedVersion
 from casstore.frame import FrameKind
@@ -144,10 +144,7 @@ class Artifact:
         runs = _Grouped(disk.runs, len(self.directories))
         for n, table in enumerate(self.directories.tables()):
             start, end, _ = runs.of(n)
-            steps = np.zeros(len(table.ids) + 1, np.int64)
-            np.add.at(steps, start, 1)
-            np.add.at(steps, end, -1)
-            yield np.cumsum(steps[:-1]) > 0
+            yield covered(start, end, len(table.ids))
 
     def chunks(self, disk: DiskMap) -> Iterator[Placed]:
         """The chunks of `disk` in its order, at most some thousand at a time."""

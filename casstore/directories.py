@@ -242,6 +242,15 @@ def by_pack(pack: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[np.int64]
             yield int(ordered[start]), order[start:end]
 
 
+def covered(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]:
+    """Which of `count` chunks lie in one of these ranges."""
+    steps = np.zeros(count + 1, np.int64)
+    np.add.at(steps, start, 1)
+    np.add.at(steps, end, -1)
+    mask: npt.NDArray[np.bool_] = np.cumsum(steps[:-1]) > 0
+    return mask
+
+
 def load_directory(blobs: RangeReader, pack: Descriptor, stamp: bytes) -> PackDirectory:
     """The directory of a pack, which must have this stamp.
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from casstore.digest import ChunkId, Digest
+from casstore.directories import covered
 from casstore.errors import CorruptContent
 from casstore.frame import FrameKind
 from casstore.oci import Descriptor
@@ -114,11 +115,8 @@ class Known:
         packs = self.packs
         for n, first, count in runs.by_pack():
             directory = storage.directory(packs[n])
-            steps = np.zeros(len(directory) + 1, np.int64)
-            np.add.at(steps, first, 1)
-            np.add.at(steps, first + count, -1)
             frames = np.zeros(len(directory.kinds), np.bool_)
-            frames[directory.chunk_frames()[np.cumsum(steps[:-1]) > 0]] = True
+            frames[directory.chunk_frames()[covered(first, first + count, len(directory))]] = True
             self._needed[n] = frames
             for frame in np.flatnonzero(frames & (directory.kinds == FrameKind.DELTA)).tolist():
                 if (base := directory.base_of(frame)) is not None:

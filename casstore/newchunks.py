@@ -1,6 +1,6 @@
 """The chunks that a capture has stored so far, to be found again when the disk repeats them.
 
-A disk of 1 TiB may have twelve million. The first ones are kept in memory, the rest in an SQLite file.
+A disk of 1 TiB may have 45 million. The first ones are kept in memory, the rest in an SQLite file.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from casstore.directories import by_pack
 from casstore.diskmap import Runs
 
 
@@ -68,13 +68,9 @@ class RunRecorder:
         """(known pack, first chunk of each of its runs, chunks of each)."""
         self._flush()
         pack, first, count = (np.frombuffer(self._columns[n], kind) for n, kind in ((2, "i8"), (3, "i8"), (4, "u4")))
-        order = np.argsort(pack, kind="stable")
-        order = order[np.searchsorted(pack[order], 0) :]
-        edges = [0, *(np.flatnonzero(np.diff(pack[order])) + 1).tolist(), len(order)]
-        for start, end in pairwise(edges):
-            if end > start:
-                rows = order[start:end]
-                yield int(pack[rows[0]]), first[rows], count[rows].astype(np.int64)
+        for n, rows in by_pack(pack):
+            if n >= 0:
+                yield n, first[rows], count[rows].astype(np.int64)
 
 
 def settle(rows: Iterable[Row], place: Callable[[Row], Iterable[Part]]) -> Runs:
