@@ -13,6 +13,8 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 
+from casstore import decoding
+from casstore.frame import Buffer, FrameKind, decode
 from tests.support import needs
 
 IN_CI = os.environ.get("CI") == "true"
@@ -87,3 +89,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("CI=true, and nothing may be skipped there", red=True)
         for nodeid in skips:
             terminalreporter.line(nodeid)
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each frame is decoded."""
+    count: Counter[str] = Counter()
+
+    def counting(kind: FrameKind, stored: Buffer, length: int, *, base: Buffer | None, subject: str) -> Buffer:
+        count[subject] += 1
+        return decode(kind, stored, length, base=base, subject=subject)
+
+    monkeypatch.setattr(decoding, "decode", counting)
+    return count

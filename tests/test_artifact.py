@@ -13,11 +13,11 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casstore import decoding, directories
+from casstore import directories
 from casstore.artifact import Artifact
 from casstore.contents import hash_disk, plain_bytes
 from casstore.errors import CorruptContent, DocumentError
-from casstore.frame import Buffer, FrameKind, decode
+from casstore.frame import FrameKind
 from casstore.intake import verify_chunks
 from casstore.integrity import hasher
 from casstore.progress import Meter, silent
@@ -151,19 +151,6 @@ def test_documents_alone_are_read_without_check() -> None:
     assert Artifact.load(wrong.blobs, root, check=False).map.disks[0].size == 4096
     with pytest.raises(DocumentError):
         Artifact.load(wrong.blobs, root)
-
-
-@pytest.fixture
-def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each frame is decoded."""
-    count: Counter[str] = Counter()
-
-    def counting(kind: FrameKind, stored: Buffer, length: int, *, base: Buffer | None, subject: str) -> Buffer:
-        count[subject] += 1
-        return decode(kind, stored, length, base=base, subject=subject)
-
-    monkeypatch.setattr(decoding, "decode", counting)
-    return count
 
 
 def with_deltas() -> tuple[Artifact, bytes]:

@@ -15,11 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casstore import Snapshot, Store, decoding, seeds
+from casstore import Snapshot, Store, seeds
 from casstore.artifact import Artifact
 from casstore.durable import Durability
 from casstore.errors import SourceError
-from casstore.frame import Buffer, FrameKind, decode
 from casstore.progress import Meter, silent
 from casstore.restore import restore_file
 from casstore.seeds import Seeds
@@ -91,19 +90,6 @@ def edit(path: Path, seed: int) -> None:
             disk.write(part)
         if rng.random() < 0.3:
             disk.truncate(rng.randrange(size + 1))
-
-
-@pytest.fixture
-def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each frame is decoded."""
-    count: Counter[str] = Counter()
-
-    def counting(kind: FrameKind, stored: Buffer, length: int, *, base: Buffer | None, subject: str) -> Buffer:
-        count[subject] += 1
-        return decode(kind, stored, length, base=base, subject=subject)
-
-    monkeypatch.setattr(decoding, "decode", counting)
-    return count
 
 
 @settings(max_examples=40)
