@@ -7,6 +7,7 @@ byte (a retry, a new token) as often as it must.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -101,6 +102,69 @@ class Deleter(Protocol):
         Raises:
             NotFound: there is no such content.
         """
+        ...
+
+
+@runtime_checkable
+class Mounter(Protocol):
+    """Where content may be had without sending it."""
+
+    def mount(self, descriptor: Descriptor, source: Fetcher, /) -> bool:
+        """Take content from a neighbour: where `source` is one (another repository of the same registry), or from one
+        that was named when this target was opened. False where that cannot be; then it has to be pushed.
+        """
+        ...
+
+
+@runtime_checkable
+class TagLister(Protocol):
+    """Where one can ask which names there are."""
+
+    def tags(self) -> Iterable[str]:
+        """All names, in no order."""
+        ...
+
+
+@runtime_checkable
+class Untagger(Protocol):
+    """Where a name can be taken away."""
+
+    def untag(self, name: str, /) -> None:
+        """Remove one name; what it stands for, and its other names, stay.
+
+        Raises:
+            NotFound: there is no such name.
+            NotOffered: names cannot be removed here.
+        """
+        ...
+
+
+@runtime_checkable
+class ReferrerLister(Protocol):
+    """Where one can ask for the manifests whose `subject` is a given one: signatures and the like."""
+
+    def referrers(self, subject: Descriptor, /) -> Sequence[Descriptor]:
+        """The manifests that refer to `subject`; none when there are none, or no such subject."""
+        ...
+
+
+@runtime_checkable
+class Attacher(Protocol):
+    """Where a referrer can be added."""
+
+    def attach(self, descriptor: Descriptor, subject: Descriptor, source: Fetcher, /) -> None:
+        """Store the manifest `descriptor`, whose `subject` is `subject` and whose own blobs are here already, so that
+        `referrers(subject)` tells of it.
+        """
+        ...
+
+
+@runtime_checkable
+class Stopper(Protocol):
+    """What can be told to give up, from another thread."""
+
+    def stop(self) -> None:
+        """Let every wait and transfer in progress fail soon, and every later one at once."""
         ...
 
 

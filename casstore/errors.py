@@ -16,7 +16,9 @@
     ├── UntrustedContent         13   not signed by whom it must be
     ├── RegistryError            14   the registry or the way to it
     │   ├── Unauthorized
-    │   └── Unavailable
+    │   ├── Unavailable
+    │   ├── MissingBlobs              it does not hold what a manifest names
+    │   └── NotOffered                it cannot do what is asked
     ├── Conflict                 15   the wish clashes with what is there
     │   ├── AlreadyExists
     │   └── HasChildren
@@ -131,6 +133,14 @@ class Unauthorized(RegistryError):
 
 class Unavailable(RegistryError):
     """No usable answer: connection, time-out, TLS, a 5xx or a broken body."""
+
+
+class MissingBlobs(RegistryError):
+    """A manifest was refused because the registry does not hold all that it names."""
+
+
+class NotOffered(RegistryError):
+    """The registry does not offer this, as deleting a tag or listing tags."""
 
 
 class Conflict(CasstoreError):

@@ -8,12 +8,25 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One of several things that move at the same time, as a blob; `done` of `total` bytes. Done when they are equal."""
+
+    name: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProgressEvent:
-    """`done` of `total` bytes of one phase ("reading", "pushing", ...); `total` is None while it is unknown."""
+    """`done` of `total` bytes of one phase ("reading", "pushing", ...); `total` is None while it is unknown.
+
+    `part` is what this step moved, where there are parts.
+    """
 
     phase: str
     done: int
     total: int | None
+    part: Part | None = None
 
 
 Progress = Callable[[ProgressEvent], None]
