@@ -20,7 +20,15 @@ from casstore.digest import ChunkId
 from casstore.disk import DiskSource, filesystem_type, is_qcow2
 from casstore.diskmap import SnapshotMap
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists, CorruptContent, DamagedPacks, NotFound, SourceError, storage_errors
+from casstore.errors import (
+    AlreadyExists,
+    CorruptContent,
+    DamagedPacks,
+    DocumentError,
+    NotFound,
+    SourceError,
+    storage_errors,
+)
 from casstore.intake import verify_claims
 from casstore.integrity import hasher, recorded_name
 from casstore.layout import LayoutTarget
@@ -113,7 +121,8 @@ def build(
     When a stored pack turns out to be damaged the disk is captured again without it. A pipe cannot be read again.
 
     Raises:
-        SourceError: the disk cannot be read, or changed meanwhile.
+        SourceError: the disk cannot be read, or changed meanwhile; or the snapshot's documents would be larger than
+            readers accept (docs/reference/limits.md says when).
         StorageError: the blobs cannot be written.
         CorruptContent: a pack that the snapshot would rely on is damaged.
         UsageError, DocumentError: the description does not make a valid snapshot manifest.
@@ -167,7 +176,8 @@ def _build(
         upper=UpperLayer(file=disk_name, size_bytes=captured.map.disks[0].size, integrity=None),
         source_sandbox=description.source_sandbox,
     )
-    map_blob = destination.add(captured.map.to_bytes(), spec.MEDIA_MAP)
+    with _fitting():
+        map_blob = destination.add(captured.map.to_bytes(), spec.MEDIA_MAP)
     if description.integrity is not None:
         with _naming_origins(captured):
             manifest = _with_integrity(
@@ -212,7 +222,20 @@ def _artifact_manifest(
     if manifest.image != SCRATCH:
         annotations[spec.ANNOTATION_BASE_NAME] = manifest.image.ref
         annotations[spec.ANNOTATION_BASE_DIGEST] = manifest.image.manifest_digest
-    return ArtifactManifest.build(config=config, layers=[disk_map, *captured.packs], annotations=annotations)
+    with _fitting():
+        return ArtifactManifest.build(config=config, layers=[disk_map, *captured.packs], annotations=annotations)
+
+
+@contextlib.contextmanager
+def _fitting() -> Iterator[None]:
+    """Say what to do about a document that would be larger than registries and readers accept."""
+    try:
+        yield
+    except DocumentError as error:
+        raise SourceError(
+            f"the snapshot would not fit: {error}; it is spread over too many packs of earlier snapshots: capture the"
+            " disk into a store of its own (--store DIR), which writes few large ones"
+        ) from error
 
 
 def _with_integrity(

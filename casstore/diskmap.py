@@ -94,7 +94,13 @@ class SnapshotMap:
     disks: tuple[DiskMap, ...]
 
     def to_bytes(self) -> bytes:
-        """The map's blob. Its bytes depend on the version of zstd; what it decodes to does not."""
+        """The map's blob. Its bytes depend on the version of zstd; what it decodes to does not.
+
+        Raises:
+            DocumentError: more packs, or more runs and extents, than a reader accepts.
+        """
+        if len(self.packs) > spec.MAX_PACKS:
+            raise DocumentError("map", f"expected at most {spec.MAX_PACKS} packs, got {len(self.packs)}")
         parts = [_COUNTS.pack(len(self.packs), len(self.disks))]
         parts += [entry.digest.raw + entry.directory for entry in self.packs]
         for disk in self.disks:
@@ -109,6 +115,10 @@ class SnapshotMap:
             parts += [column.astype("<u8").tobytes() for column in (runs.gap, runs.length)]
             parts += [column.astype("<u4").tobytes() for column in (runs.pack, runs.first, runs.count)]
         body = b"".join(parts)
+        if len(body) > spec.MAX_MAP:
+            pieces = sum(len(disk.runs) + len(disk.extents) for disk in self.disks)
+            problem = f"expected at most {spec.MAX_MAP} bytes, got {len(body)} for {pieces} runs and extents"
+            raise DocumentError("map", problem)
         return _HEADER.pack(MAGIC, len(body)) + zstandard.ZstdCompressor(level=_LEVEL).compress(body)
 
     @classmethod

@@ -23,7 +23,7 @@ from casstore.pack import PackWriter, StoredPack
 from casstore.runs import Part
 from casstore.spec import MIB
 
-_PACKS_OF_A_SIZE = 1024
+PACKS_OF_A_SIZE = 1024
 """A manifest of 4 MiB names 28,000 packs. Each 1024 packs are PACK_TARGET larger than the 1024 before: 8192 packs hold
 1.1 TiB, 28,000 hold 12 TiB.
 """
@@ -162,7 +162,7 @@ class Packer:
 
     def _close_if_full(self) -> None:
         size = (self._open[1].size if self._open else 0) + self._gathered
-        if size >= spec.PACK_TARGET * (1 + len(self._packs) // _PACKS_OF_A_SIZE):
+        if size >= spec.PACK_TARGET * (1 + len(self._packs) // PACKS_OF_A_SIZE):
             self._write_deltas()
             self._close()
 

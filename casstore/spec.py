@@ -42,7 +42,7 @@ MAX_MANIFEST: Final = 4 * MIB
 MAX_INDEX: Final = 64 * MIB
 """Bytes of an index.json; about 400 per ref."""
 MAX_MAP: Final = 128 * MIB
-"""Bytes of a decoded map: 4.8 million runs, or 400 GiB of which no two chunks belong together."""
+"""Bytes of a decoded map: 4.8 million runs, or 110 GiB of which no two chunks belong together."""
 MAX_PACKS: Final = 30_000
 """Packs of a map; a manifest of 4 MiB names 28,000."""
 MAX_DISKS: Final = 1024

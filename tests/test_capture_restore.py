@@ -327,7 +327,7 @@ def test_packs_grow_with_their_number(tmp_path: Path, monkeypatch: pytest.Monkey
     """A manifest of 4 MiB names 28,000 packs: of 32 MiB each they would hold 0.9 TiB."""
     monkeypatch.setattr(spec, "PACK_TARGET", 64 * KIB)
     monkeypatch.setattr(spec, "FRAME_PLAIN", 1)
-    monkeypatch.setattr(packer, "_PACKS_OF_A_SIZE", 4)
+    monkeypatch.setattr(packer, "PACKS_OF_A_SIZE", 4)
     path, blobs = tmp_path / "disk", MemoryBlobs()
     path.write_bytes(random.Random(12).randbytes(8 * MIB))
     sizes = [pack.size for pack in check_round_trip(blobs, path, 2).manifest.packs]

@@ -59,7 +59,7 @@ def test_every_chunk_is_where_the_packer_says(
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as syncing:
         patch.setattr(spec, "PACK_TARGET", target)
         patch.setattr(packer, "_GATHERED", gathered)
-        patch.setattr(packer, "_PACKS_OF_A_SIZE", 3)
+        patch.setattr(packer, "PACKS_OF_A_SIZE", 3)
         writing = Packer(blobs.new_blob, syncing)
         for frame in given_frames[: len(added)]:
             writing.add(frame)
