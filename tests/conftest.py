@@ -3,12 +3,17 @@
 - `@pytest.mark.needs("skopeo", "root")`: a test is skipped where a program or power (tests/support/needs.py) is
   missing, and the end of the run lists what was missing. With CI=true in the environment any skip fails the run.
 - `@pytest.mark.long`: runs only with `--long`, which also gives every property test more examples.
+- No test needs a network: connecting to anything but this machine fails.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -89,6 +94,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("CI=true, and nothing may be skipped there", red=True)
         for nodeid in skips:
             terminalreporter.line(nodeid)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            assert ipaddress.ip_address(address[0]).is_loopback, f"a test connects to {address}"
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        yield
 
 
 @pytest.fixture
