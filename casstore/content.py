@@ -117,6 +117,15 @@ class Mounter(Protocol):
 
 
 @runtime_checkable
+class Uploader(Protocol):
+    """Where content can be sent although it is said to be there."""
+
+    def upload(self, descriptor: Descriptor, source: Fetcher, /) -> None:
+        """As Pusher.push, without asking first."""
+        ...
+
+
+@runtime_checkable
 class TagLister(Protocol):
     """Where one can ask which names there are."""
 

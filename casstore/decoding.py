@@ -23,6 +23,7 @@ from casstore.directories import Directories, Located
 from casstore.errors import DigestMismatch
 from casstore.frame import Buffer, FrameKind, decode
 from casstore.oci import Descriptor
+from casstore.pack import PackDirectory
 from casstore.spec import MIB
 
 _JOB = 4 * MIB
@@ -119,12 +120,11 @@ class Frames:
         """Raise DigestMismatch unless `data` are the plain bytes of the chunk with this digest."""
         got = blake3.blake3(data).digest()
         if got != chunk_id:
-            subject = f"{self.where(int(located.pack[row]), int(located.frame[row]))}: chunk"
-            raise DigestMismatch(subject, expected=f"blake3:{chunk_id.hex()}", got=f"blake3:{got.hex()}")
+            raise _wrong_chunk(self.where(int(located.pack[row]), int(located.frame[row])), chunk_id, got)
 
     def where(self, pack: int, frame: int) -> str:
         """What errors call a frame."""
-        return f"pack {self._packs[pack].digest} frame {frame}"
+        return _where(self._packs[pack], frame)
 
     def read_many(self, located: Located) -> Iterator[memoryview]:
         """The stored frames of these chunks, which are best ordered as they are stored; neighbours are read together.
@@ -278,6 +278,39 @@ def in_order(frames: Frames, own: Located, offset: npt.NDArray[np.int64]) -> Ite
     cost += np.where(own.kind == FrameKind.DELTA, own.length, 0)
     for part in _split(cost, _TASK):
         yield Part(own.take(part), full.take(part), offset[part])
+
+
+def check_full_frames(blobs: RangeReader, pack: Descriptor, directory: PackDirectory) -> None:
+    """Decode the full frames of one pack in the order in which they are stored, and check all their chunks.
+
+    Raises:
+        CorruptContent: a frame does not decode or holds other bytes than the directory says.
+        NotFound, SizeMismatch, StorageError: the pack cannot be read.
+    """
+    at, stored, first = directory.frame_offsets(), directory.stored, directory.first_chunk.tolist()
+    kinds, plain = directory.kinds.tolist(), directory.plain_lengths().tolist()
+    ids, lengths = directory.ids, directory.lengths.tolist()
+    for part in _split(stored.astype(np.int64), _READ):
+        low, high = int(at[part.start]), int(at[part.stop - 1] + stored[part.stop - 1])
+        data = memoryview(blobs.read_range(pack, low, high - low))
+        for frame in range(part.start, part.stop):
+            kind, data, rest = FrameKind(kinds[frame]), data[: stored[frame]], data[stored[frame] :]
+            if kind is not FrameKind.DELTA:
+                whole = memoryview(decode(kind, data, plain[frame], base=None, subject=_where(pack, frame)))
+                for chunk in range(first[frame], first[frame + 1]):
+                    got, expected = blake3.blake3(whole[: lengths[chunk]]).digest(), ids[32 * chunk : 32 * chunk + 32]
+                    if got != expected:
+                        raise _wrong_chunk(_where(pack, frame), expected, got)
+                    whole = whole[lengths[chunk] :]
+            data = rest
+
+
+def _where(pack: Descriptor, frame: int) -> str:
+    return f"pack {pack.digest} frame {frame}"
+
+
+def _wrong_chunk(where: str, expected: bytes, got: bytes) -> DigestMismatch:
+    return DigestMismatch(f"{where}: chunk", expected=f"blake3:{expected.hex()}", got=f"blake3:{got.hex()}")
 
 
 def _split(cost: npt.NDArray[np.int64], most: int) -> Iterator[slice]:

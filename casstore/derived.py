@@ -9,8 +9,9 @@ are read once, index.json is written once, and the catalog gets the difference, 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from casstore.catalog import Catalog
 from casstore.digest import Digest
@@ -25,9 +26,11 @@ from casstore.tables import REFS, fingerprint
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
 
+_CATALOG = "catalog.sqlite"
 # Facts that are remembered, besides REFS. Each starts with what it is about.
 _REFS_STAMP = "refs stamp"  # stamp of refs/ and blobs/, fingerprint of the refs
 _INDEX = "index"  # sha256 of an index.json, fingerprint of the refs that it says, how many entries are not ours
+_NAMED = "named"  # fingerprint of all refs, those of referrers included
 _INDEX_STAMP = "index stamp"  # stamp of index.json, then as above
 
 
@@ -35,7 +38,7 @@ class Derived:
     """The catalog and index.json of an open store; `load` reads an artifact."""
 
     def __init__(self, directory: StoreDirectory, catalog: Catalog, load: Callable[[Digest], Artifact]) -> None:
-        self._directory, self._catalog, self._load = directory, catalog, load
+        self._directory, self.catalog, self._load = directory, catalog, load
         self.failed: Mapping[SnapshotName, CasstoreError] = {}
         """Refs to artifacts that cannot be loaded, when they were read last."""
         self.broken: Sequence[BrokenRef] = ()
@@ -46,9 +49,30 @@ class Derived:
         if not directory.read_only:
             self._mend_index()
 
+    @classmethod
+    def open(cls, directory: StoreDirectory) -> Self:
+        """With the catalog in the store's file; in memory for a store that cannot be written."""
+        path = None if directory.read_only else os.path.join(directory.path, _CATALOG)
+        catalog = Catalog(path, wait=directory.options.wait)
+
+        def load(digest: Digest) -> Artifact:
+            from casstore.artifact import Artifact
+
+            return Artifact.load(directory.blobs, directory.resolve(str(digest)), check=False)
+
+        try:
+            return cls(directory, catalog, load)
+        except BaseException:
+            catalog.close()
+            raise
+
+    def close(self) -> None:
+        """Close the catalog."""
+        self.catalog.close()
+
     def catch_up(self) -> None:
         """Let the catalog follow the refs."""
-        now, seen = self._directory.refs_stamp(), self._catalog.recall()
+        now, seen = self._directory.refs_stamp(), self.catalog.recall()
         if now is not None and seen.get(_REFS_STAMP) == f"{now} {seen.get(REFS)}":
             self.failed, self.broken = {}, ()
             return
@@ -61,11 +85,12 @@ class Derived:
             return reading.refs
 
         def facts() -> Mapping[str, str]:
+            known = {_NAMED: _named(reading)}
             if looked is None or reading.broken:
-                return {}  # what is wrong with a ref is told each time
-            return {_REFS_STAMP: f"{looked} {_fingerprint(reading)}"}
+                return known  # what is wrong with a ref is told each time
+            return {**known, _REFS_STAMP: f"{looked} {_fingerprint(reading)}"}
 
-        self.failed = self._catalog.sync(read, self._load, facts=facts)
+        self.failed = self.catalog.sync(read, self._load, facts=facts)
         self.broken = reading.broken
 
     def foreign(self) -> Sequence[str]:
@@ -74,26 +99,26 @@ class Derived:
         Raises:
             StorageError: it cannot be read.
         """
-        now, seen = stamp(self._directory.index.path), self._catalog.recall()
+        now, seen = stamp(self._directory.index.path), self.catalog.recall()
         if now is not None and _without_others(seen) and seen.get(_INDEX_STAMP) == f"{now} {seen[_INDEX]}":
             return []
         return [str(entry["digest"]) for entry in self._directory.foreign_entries()]
 
     def _follow(self) -> None:
         """After a change of the refs, with refs.lock held."""
-        seen, reading = self._catalog.recall(), self._directory.read()
-        facts: dict[str, str] = {}
+        seen, reading = self.catalog.recall(), self._directory.read()
+        facts = {_NAMED: _named(reading)}
         try:
             index = self._directory.derive_index(reading, known=_without_others(seen))
             facts = _facts(reading, index)
         finally:  # on a full disk, too
-            self.failed = self._catalog.sync(lambda: reading.refs, self._load, facts=lambda: facts)
+            self.failed = self.catalog.sync(lambda: reading.refs, self._load, facts=lambda: facts)
             self.broken = reading.broken
 
     def _mend_index(self) -> None:
         """Derive index.json again if it does not say what the refs say."""
-        index, seen = self._directory.index, self._catalog.recall()
-        now, known, refs = stamp(index.path), seen.get(_INDEX, ""), seen.get(REFS)
+        index, seen = self._directory.index, self.catalog.recall()
+        now, known, refs = stamp(index.path), seen.get(_INDEX, ""), seen.get(_NAMED, seen.get(REFS))
         about = known.split(" ")
         if now is not None and seen.get(_INDEX_STAMP) == f"{now} {known}" and about[1:2] == [refs]:
             return
@@ -102,7 +127,7 @@ class Derived:
             digest = index.digest()
             if about[:2] != [digest, refs]:
                 reading = self._directory.read()
-                right = None if about[0] == digest else index.read(reading.refs)  # known to say what other refs said
+                right = None if about[0] == digest else index.read(reading.named)  # known to say what other refs said
                 if right is None:
                     now = None
                     mended = self._directory.mend_index(_without_others(seen))
@@ -112,16 +137,22 @@ class Derived:
                 facts = _facts(reading, right)
             if now is not None:
                 facts[_INDEX_STAMP] = f"{now} {facts.get(_INDEX, known)}"
-            self._catalog.remember(facts)
+            self.catalog.remember(facts)
 
 
 def _fingerprint(reading: Reading) -> str:
     return fingerprint({name: digest.hex for name, digest in reading.refs.items()})
 
 
+def _named(reading: Reading) -> str:
+    """Stands for all that index.json has to say; without referrers, the same as `_fingerprint`."""
+    return fingerprint({name: digest.hex for name, digest in reading.named.items()})
+
+
 def _facts(reading: Reading, index: IndexFile) -> dict[str, str]:
     """That this index.json says what these refs say."""
-    return {_INDEX: f"{index.digest} {_fingerprint(reading)} {len(index.others)}"}
+    named = _named(reading)
+    return {_INDEX: f"{index.digest} {named} {len(index.others)}", _NAMED: named}
 
 
 def _without_others(seen: Mapping[str, str]) -> IndexFile | None:

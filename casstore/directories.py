@@ -23,7 +23,7 @@ from casstore.diskmap import PackEntry
 from casstore.errors import CorruptContent, DigestMismatch, DocumentError
 from casstore.frame import FrameKind
 from casstore.oci import Descriptor
-from casstore.pack import FOOTER_SIZE, PackDirectory
+from casstore.pack import FOOTER_SIZE, PackDirectory, directory_length
 from casstore.spec import MIB
 
 _KEPT = 32 * MIB
@@ -258,9 +258,7 @@ def load_directory(blobs: RangeReader, pack: Descriptor, stamp: bytes) -> PackDi
         NotFound, SizeMismatch, DigestMismatch: it is missing or damaged.
         DocumentError: it breaks its rules.
     """
-    subject = f"pack {pack.digest}"
-    if pack.size < FOOTER_SIZE or pack.size > spec.READ_PACK:
-        raise DocumentError(subject, f"expected a pack of {FOOTER_SIZE} to {spec.READ_PACK} bytes, got {pack.size}")
+    subject = _checked_size(pack)
     digest, length = stamp[:32], int.from_bytes(stamp[32:], "little")
     if not FOOTER_SIZE <= length <= min(pack.size, spec.READ_DIRECTORY):
         raise DocumentError(
@@ -271,3 +269,24 @@ def load_directory(blobs: RangeReader, pack: Descriptor, stamp: bytes) -> PackDi
     if got != digest:
         raise DigestMismatch(f"{subject}: directory", expected=f"blake3:{digest.hex()}", got=f"blake3:{got.hex()}")
     return PackDirectory.parse(encoded, pack.size, subject=subject)
+
+
+def own_directory(blobs: RangeReader, pack: Descriptor) -> PackDirectory:
+    """The directory that a pack says it has; only `load_directory` tells whether it is the one that a map means.
+
+    Raises:
+        NotFound, SizeMismatch: the pack is missing or damaged.
+        DocumentError: the directory breaks its rules.
+    """
+    subject = _checked_size(pack)
+    footer = blobs.read_range(pack, pack.size - FOOTER_SIZE, FOOTER_SIZE)
+    length = directory_length(footer, pack.size, subject=subject)
+    return PackDirectory.parse(blobs.read_range(pack, pack.size - length, length), pack.size, subject=subject)
+
+
+def _checked_size(pack: Descriptor) -> str:
+    """What errors call a pack, whose size must be that of a pack."""
+    subject = f"pack {pack.digest}"
+    if pack.size < FOOTER_SIZE or pack.size > spec.READ_PACK:
+        raise DocumentError(subject, f"expected a pack of {FOOTER_SIZE} to {spec.READ_PACK} bytes, got {pack.size}")
+    return subject

@@ -18,7 +18,8 @@
     │   ├── Unauthorized
     │   ├── Unavailable
     │   ├── MissingBlobs              it does not hold what a manifest names
-    │   └── NotOffered                it cannot do what is asked
+    │   ├── NotOffered                it cannot do what is asked
+    │   └── HelperFailed              a credential helper gave no usable answer
     ├── Conflict                 15   the wish clashes with what is there
     │   ├── AlreadyExists
     │   └── HasChildren
@@ -141,6 +142,10 @@ class MissingBlobs(RegistryError):
 
 class NotOffered(RegistryError):
     """The registry does not offer this, as deleting a tag or listing tags."""
+
+
+class HelperFailed(RegistryError):
+    """A credential helper is missing, failed, hung, or wrote what is no answer."""
 
 
 class Conflict(CasstoreError):

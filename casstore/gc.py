@@ -1,6 +1,7 @@
 """Garbage collection: mark from the roots, rename what is not reached into trash/, unlink it there.
 
-Roots are the refs, the entries of index.json that other tools added, and the leases of running operations. What takes
+Roots are the refs, the entries of index.json that other tools added, and the leases of running operations. A referrer,
+as a signature, is no root: it is kept, with what it needs, while its subject is, and goes with it. What takes
 time (walking the manifests) happens before the store's lock is taken; under the lock the roots are read again, the
 little that is new is walked, and garbage is renamed. Unlinking happens after. An interrupted gc is
 finished by the next one.
@@ -20,10 +21,11 @@ from enum import Enum
 from typing import NamedTuple
 
 from casstore import spec
-from casstore.blobs import is_plain_directory
+from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.digest import Digest
 from casstore.durable import Durability, make_directories, move
 from casstore.errors import CorruptContent, InvalidDigest, NotFound, storage_errors
+from casstore.names import ReferrerName, referrer_subject
 from casstore.oci import Descriptor
 from casstore.operation import live_leases
 from casstore.storedir import StoreDirectory
@@ -48,6 +50,7 @@ class GcReport:
     dry_run: bool
     removed: tuple[Digest, ...]
     freed: int
+    """With what dead operations had staged."""
     kept: int
     """Blobs that stay."""
     foreign: int
@@ -70,8 +73,9 @@ def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
     marker.mark_roots()
     with store.exclusive():
         _require_plain(store)
-        reached = marker.mark_roots()
+        reached, orphans = marker.mark_roots()
         leased, dead = live_leases(store.tmp)
+        left = sum(map(_bytes_in, dead))
         reached |= leased
         garbage: list[tuple[Digest, int]] = []
         unknown: list[str] = []
@@ -87,6 +91,7 @@ def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
             else:
                 garbage.append((digest, info.st_size))
         if not dry_run:
+            _remove_orphans(store, orphans)
             _set_aside(store, [digest for digest, _ in garbage], dead)
     if not dry_run:
         _empty_trash(store)
@@ -94,7 +99,7 @@ def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
     return GcReport(
         dry_run=dry_run,
         removed=tuple(sorted(digest for digest, _ in garbage)),
-        freed=sum(size for _, size in garbage),
+        freed=left + sum(size for _, size in garbage),
         kept=kept,
         foreign=len(store.foreign_entries()),
         unknown=tuple(sorted(unknown)),
@@ -123,19 +128,25 @@ class _Marker:
         self._store = store
         self._children: dict[_Blob, list[_Blob]] = {}
 
-    def mark_roots(self) -> set[Digest]:
-        """Everything that refs and foreign entries reach."""
+    def mark_roots(self) -> tuple[set[Digest], list[ReferrerName]]:
+        """Everything that refs and foreign entries reach, and the referrers whose subject is not among it."""
         refs, _ = self._store.read_refs()
+        referrers = self._store.refs.read_referrers()  # the broken ones, too
         todo = [(f"snapshot {name}", _Blob(digest, _Kind.ROOT)) for name, digest in refs.items()]
         foreign = _named(self._store.foreign_entries(), manifest=_Kind.ROOT)
         todo += [(f"index.json, entry {blob.digest}", blob) for blob in foreign]
         reached: set[_Blob] = set()
+        digests: set[Digest] = set()
         while todo:
-            root, blob = todo.pop()
-            if blob not in reached:
-                reached.add(blob)
-                todo += [(root, child) for child in self._of(blob, root)]
-        return {blob.digest for blob in reached}
+            while todo:
+                root, blob = todo.pop()
+                if blob not in reached:
+                    reached.add(blob)
+                    digests.add(blob.digest)
+                    todo += [(root, child) for child in self._of(blob, root)]
+            wanted = [name for name in referrers if referrer_subject(name) in digests]
+            todo = [(f"referrer {name}", _Blob(referrers.pop(name), _Kind.ROOT)) for name in wanted]
+        return digests, list(referrers)
 
     def _of(self, named: _Blob, root: str) -> list[_Blob]:
         """What a blob names, if it is a manifest. What is not there is looked for again the next time."""
@@ -202,6 +213,22 @@ def _named(descriptors: Iterable[object], *, manifest: _Kind) -> list[_Blob]:
 
 def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
+
+
+def _bytes_in(operation: str) -> int:
+    """Bytes of the files in an op- directory; none where something else has its name."""
+    if os.path.islink(operation) or not os.path.isdir(operation):
+        return 0
+    return sum(info.st_size for _, info in BlobDirectory(operation).list())
+
+
+def _remove_orphans(store: StoreDirectory, orphans: list[ReferrerName]) -> None:
+    """Under the lock: remove the refs of referrers that nothing needs, before their blobs."""
+    if orphans:
+        with store.changing_refs() as refs:
+            for name in orphans:
+                with contextlib.suppress(NotFound):
+                    refs.remove(name)
 
 
 def _set_aside(store: StoreDirectory, garbage: list[Digest], dead: list[str]) -> None:

@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from casstore.artifact import Artifact, verified_chunks
-from casstore.decoding import Job, jobs
+from casstore.content import RangeReader
+from casstore.decoding import Job, check_full_frames, jobs
+from casstore.digest import Digest
+from casstore.directories import own_directory
 from casstore.diskmap import DiskMap, Runs
 from casstore.errors import CorruptContent
 from casstore.extents import Extents
@@ -25,14 +28,32 @@ _WINDOW = 65_536
 """Chunks planned at a time (about 1.5 GiB of plain bytes)."""
 
 
-def verify_chunks(artifact: Artifact, *, known: Callable[[Descriptor], Collection[int]], workers: int) -> int:
+def verify_pack(blobs: RangeReader, pack: Descriptor) -> None:
+    """Verify one pack for itself, as soon as it is there: all of its chunks but the deltas, which need other packs.
+
+    Raises:
+        DocumentError: its directory breaks its rules.
+        NotFound, SizeMismatch: it is missing or damaged.
+        CorruptContent: a frame or chunk is.
+    """
+    check_full_frames(blobs, pack, own_directory(blobs, pack))
+
+
+def verify_chunks(
+    artifact: Artifact,
+    *,
+    known: Callable[[Descriptor], Collection[int]],
+    proven: Collection[Digest] = frozenset(),
+    workers: int,
+) -> int:
     """Decode and check every chunk that the catalog may later offer for dedup, but not those of each pack that are
-    `known` to be right, and check what the map says of them. Returns how many chunks were decoded.
+    `known` to be right, nor what `verify_pack` has looked at in those that are `proven`; and check what the map says of
+    them. Returns how many chunks were decoded.
 
     Raises:
         CorruptContent: a frame or chunk is damaged, a delta's base is missing, or bytes outside of extents are not 0.
     """
-    count = verify_claims(artifact, known=known, workers=workers)
+    count = verify_claims(artifact, known=known, proven=proven, workers=workers)
     workers = workers or default_workers()
     with ThreadPoolExecutor(workers, "verify") as pool:
         for disk in artifact.map.disks:
@@ -47,7 +68,13 @@ def verify_chunks(artifact: Artifact, *, known: Callable[[Descriptor], Collectio
     return count
 
 
-def verify_claims(artifact: Artifact, *, known: Callable[[Descriptor], Collection[int]], workers: int) -> int:
+def verify_claims(
+    artifact: Artifact,
+    *,
+    known: Callable[[Descriptor], Collection[int]],
+    proven: Collection[Digest] = frozenset(),
+    workers: int,
+) -> int:
     """The first half of `verify_chunks`: what the packs' directories say, and nothing of what the map says.
 
     Raises:
@@ -55,7 +82,7 @@ def verify_claims(artifact: Artifact, *, known: Callable[[Descriptor], Collectio
     """
     workers = workers or default_workers()
     with ThreadPoolExecutor(workers, "verify") as pool:
-        return sum(ordered_map(pool, _decode, _unknown(artifact, known), ahead=2 * workers))
+        return sum(ordered_map(pool, _decode, _unknown(artifact, known, proven), ahead=2 * workers))
 
 
 def _decode(job: Job) -> int:
@@ -64,7 +91,9 @@ def _decode(job: Job) -> int:
     return len(job)
 
 
-def _unknown(artifact: Artifact, known: Callable[[Descriptor], Collection[int]]) -> Iterator[Job]:
+def _unknown(
+    artifact: Artifact, known: Callable[[Descriptor], Collection[int]], proven: Collection[Digest]
+) -> Iterator[Job]:
     """The chunks to decode; those of many packs together, so that a frame is decoded once for the deltas of all."""
     used = zip(*(artifact.used(disk) for disk in artifact.map.disks), strict=True)
     packs: list[npt.NDArray[np.int64]] = []
@@ -75,6 +104,8 @@ def _unknown(artifact: Artifact, known: Callable[[Descriptor], Collection[int]])
         if any((mask & ~usable).any() for mask in masks):
             subject = f"snapshot {artifact.digest}: pack {pack.digest}"
             raise CorruptContent(f"{subject}: a delta's base is in none of the snapshot's packs")
+        if pack.digest in proven:
+            usable &= artifact.directories.table(n).deltas()
         right = np.fromiter(known(pack), np.int64)
         usable[right[right < len(usable)]] = False  # a torn catalog may say anything
         wanted = np.flatnonzero(usable)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from casstore import durable, spec
@@ -19,9 +20,11 @@ from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import DocumentError, InvalidDigest, NotFound, storage_errors
 from casstore.jsondoc import dump, load_object
-from casstore.oci import Descriptor, ImageIndex
+from casstore.names import referrer_name, referrer_subject
+from casstore.oci import AnyManifest, Descriptor, ImageIndex
 from casstore.operation import Operation, live_leases
 from casstore.schema import validate
+from casstore.streams import COPY_CHUNK, BytesSource, fetch_all
 
 _MARKER = {"imageLayoutVersion": spec.LAYOUT_VERSION}
 _STAGING = ".casstore"
@@ -32,7 +35,11 @@ def read_file(path: str, *, limit: int) -> bytes | None:
     with storage_errors(f"reading {path!r}"):
         try:
             with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-                return file.read(limit + 1)
+                parts: list[bytes] = []  # to ask for all that may be there takes as much memory as there may be
+                while limit >= 0 and (part := file.read(min(limit + 1, COPY_CHUNK))):
+                    parts.append(part)
+                    limit -= len(part)
+                return b"".join(parts)
         except FileNotFoundError:
             return None
 
@@ -128,6 +135,19 @@ class LayoutTarget:
             operation.receive(descriptor, source)
             operation.move_to(self.blobs)
 
+    def referrers(self, subject: Descriptor) -> Sequence[Descriptor]:
+        """What `attach` has put here; see ReferrerLister."""
+        named = self.tags().items()
+        found = [descriptor for name, descriptor in named if referrer_subject(name) == subject.digest]
+        return [_without_name(descriptor) for descriptor in dict.fromkeys(found)]
+
+    def attach(self, descriptor: Descriptor, subject: Descriptor, source: Fetcher) -> None:
+        """Store a manifest that refers to `subject`, under a reserved name; see Attacher."""
+        raw = fetch_all(source, descriptor, limit=spec.MAX_MANIFEST)
+        manifest = AnyManifest.parse_referrer(raw, descriptor.media_type, of=subject)
+        self.push(descriptor, BytesSource(raw))
+        self.tag(manifest.descriptor, referrer_name(subject.digest, descriptor.digest))
+
     def resolve(self, reference: str) -> Descriptor:
         """Look up a tag, or the digest of a manifest that is there; see Resolver."""
         index = read_index(self.root) or ImageIndex()
@@ -144,10 +164,11 @@ class LayoutTarget:
         size = self.blobs.size(digest)
         if size is None:
             raise NotFound(f"oci:{self.root}@{digest}: there is no such manifest")
-        return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+        kinds = [entry["mediaType"] for entry in index.entries if entry["digest"] == reference]
+        return Descriptor(media_type=(kinds or [spec.MEDIA_MANIFEST])[0], digest=digest, size=size)
 
     def tags(self) -> dict[str, Descriptor]:
-        """All tags, and what they stand for."""
+        """All tags, and what they stand for; see TagLister."""
         found = {}
         for entry in (read_index(self.root) or ImageIndex()).entries:
             name = entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME)
@@ -165,6 +186,14 @@ class LayoutTarget:
         with self._changed_entries() as entries:
             entries[:] = [old for old in entries if old.get("annotations", {}).get(spec.ANNOTATION_REF_NAME) != name]
             entries.append(entry)
+
+    def untag(self, name: str) -> None:
+        """Remove one tag; what it stood for stays in blobs/; see Untagger."""
+        with self._changed_entries() as entries:
+            left = [entry for entry in entries if entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME) != name]
+            if len(left) == len(entries):
+                raise NotFound(f"oci:{self.root}:{name}: there is no such tag")
+            entries[:] = left
 
     def delete(self, descriptor: Descriptor) -> None:
         """Remove content and its names; see Deleter."""
@@ -192,3 +221,9 @@ class LayoutTarget:
             for path in live_leases(os.path.join(self.root, _STAGING))[1]:
                 shutil.rmtree(path, ignore_errors=True)
             yield
+
+
+def _without_name(entry: Descriptor) -> Descriptor:
+    """An entry of index.json without what says its name."""
+    kept = {key: text for key, text in entry.annotations.items() if key != spec.ANNOTATION_REF_NAME}
+    return replace(entry, annotations=kept)

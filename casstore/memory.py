@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterable, Sequence
 
+from casstore import spec
 from casstore.content import Fetcher, Reader
 from casstore.digest import Digest
 from casstore.errors import InvalidDigest, NotFound
-from casstore.oci import Descriptor
-from casstore.streams import VerifiedReader
+from casstore.oci import AnyManifest, Descriptor
+from casstore.streams import BytesSource, VerifiedReader, fetch_all
 
 
 class MemoryTarget:
@@ -18,6 +20,7 @@ class MemoryTarget:
     def __init__(self) -> None:
         self._contents: dict[Digest, tuple[Descriptor, bytes]] = {}
         self._names: dict[str, Descriptor] = {}
+        self._referrers: dict[Digest, dict[Digest, Descriptor]] = {}
         self._lock = threading.Lock()
 
     def fetch(self, descriptor: Descriptor) -> Reader:
@@ -59,9 +62,33 @@ class MemoryTarget:
         with self._lock:
             self._names[name] = descriptor
 
+    def tags(self) -> Iterable[str]:
+        """All names; see TagLister."""
+        return list(self._names)
+
+    def untag(self, name: str) -> None:
+        """Remove one name; see Untagger."""
+        with self._lock:
+            if self._names.pop(name, None) is None:
+                raise NotFound(f"{name}: no such tag")
+
+    def referrers(self, subject: Descriptor) -> Sequence[Descriptor]:
+        """What was attached to a manifest; see ReferrerLister."""
+        return list(self._referrers.get(subject.digest, {}).values())
+
+    def attach(self, descriptor: Descriptor, subject: Descriptor, source: Fetcher) -> None:
+        """Store a manifest that refers to another; see Attacher."""
+        raw = fetch_all(source, descriptor, limit=spec.MAX_MANIFEST)
+        manifest = AnyManifest.parse_referrer(raw, descriptor.media_type, of=subject)
+        self.push(descriptor, BytesSource(raw))
+        with self._lock:
+            self._referrers.setdefault(subject.digest, {})[descriptor.digest] = manifest.descriptor
+
     def delete(self, descriptor: Descriptor) -> None:
         """Remove content and its names; see Deleter."""
         with self._lock:
             if self._contents.pop(descriptor.digest, None) is None:
                 raise NotFound(f"{descriptor.digest}: no such content")
             self._names = {name: named for name, named in self._names.items() if named.digest != descriptor.digest}
+            for attached in self._referrers.values():
+                attached.pop(descriptor.digest, None)

@@ -4,7 +4,8 @@
     digest   sha256:<6 to 64 lower hex>
 
 Nothing can be both. Names of the form sha256-<64 hex>[.suffix] are the referrers' tag scheme of registries and are
-reserved. Names are case-sensitive; on a case-folding file system two names that differ in case only are one.
+reserved; a referrer itself is kept as sha256-<64 hex of its subject>.ref-<first 16 hex of its own digest>. Names are
+case-sensitive; on a case-folding file system two names that differ in case only are one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ import re
 from dataclasses import dataclass
 from typing import NewType
 
+from casstore.digest import Digest
 from casstore.errors import InvalidDigest, InvalidName
 
 SnapshotName = NewType("SnapshotName", str)
 """A string that `parse_name` let through; safe as a file name and as a registry tag."""
 
+ReferrerName = NewType("ReferrerName", str)
+"""A reserved name, under which a store or layout keeps a manifest that refers to another one."""
+
 _NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[._-]|--)[A-Za-z0-9]+)*\Z", re.ASCII)
 _RESERVED = re.compile(r"sha256-[0-9a-f]{64}(?:\.[A-Za-z0-9._-]*)?\Z", re.ASCII)
+_REFERRER = re.compile(r"sha256-([0-9a-f]{64})\.ref-[0-9a-f]{16}\Z", re.ASCII)
 _PREFIX = re.compile(r"sha256:([0-9a-f]{6,64})\Z", re.ASCII)
 _DISK = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z", re.ASCII)
 _GRAMMAR = "letters and digits, joined by single '.', '_', '-' or '--', at most 128 characters"
@@ -38,6 +44,17 @@ class DigestPrefix:
 def is_reserved(name: str) -> bool:
     """Whether `name` belongs to the referrers' tag scheme."""
     return _RESERVED.match(name) is not None
+
+
+def referrer_name(subject: Digest, referrer: Digest) -> ReferrerName:
+    """The name that `referrer`, a manifest that refers to `subject`, is kept under."""
+    return ReferrerName(f"sha256-{subject.hex}.ref-{referrer.hex[:16]}")
+
+
+def referrer_subject(name: str) -> Digest | None:
+    """What the referrer of this name refers to; None for a name of any other form."""
+    match = _REFERRER.match(name)
+    return None if match is None else Digest(match[1])
 
 
 def parse_name(text: str) -> SnapshotName:

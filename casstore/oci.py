@@ -162,6 +162,96 @@ class ArtifactManifest:
         return (self.config, *self.layers)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyManifest:
+    """An image manifest or image index of whatever kind, as a copy sees it: only what it names is looked at."""
+
+    descriptor: Descriptor
+    """Its own; with the artifact type and the annotations that a list of referrers tells."""
+    blobs: tuple[Descriptor, ...] = ()
+    """Config and layers of an image manifest, each once."""
+    manifests: tuple[Descriptor, ...] = ()
+    """The manifests of an index, each once."""
+    subject: Descriptor | None = None
+    """What it refers to."""
+
+    @classmethod
+    def parse(cls, raw: bytes, media_type: str, *, subject: str) -> Self:
+        """Parse a manifest that was served as `media_type`.
+
+        Raises:
+            UnsupportedVersion: neither of the two, or it names something by another digest than sha256.
+            DocumentError: it breaks the strict JSON rules, or names something in no valid way.
+        """
+        document = load_object(raw, subject=subject, limit=spec.MAX_MANIFEST)
+        kind = document.get("mediaType", media_type)
+        if kind != media_type or kind not in {spec.MEDIA_MANIFEST, spec.MEDIA_INDEX}:
+            got = (
+                ascii(kind)[:100] if media_type in {spec.MEDIA_MANIFEST, spec.MEDIA_INDEX} else ascii(media_type)[:100]
+            )
+            problem = f"expected an OCI image manifest or index, got {got}"
+            raise UnsupportedVersion(subject, problem, at="mediaType")
+        is_index = kind == spec.MEDIA_INDEX
+        if ("layers" in document or "config" in document) if is_index else "manifests" in document:
+            raise DocumentError(subject, "expected a manifest or an index, got both in one")
+        config: Descriptor | None = None
+        if not is_index:
+            config = _descriptor(document.get("config"), subject=subject, at="config")
+        listed = document.get("manifests" if is_index else "layers", [])
+        if not isinstance(listed, list):
+            raise DocumentError(subject, "expected a list", at="manifests" if is_index else "layers")
+        named = [_descriptor(each, subject=subject, at=f"[{n}]") for n, each in enumerate(listed)]
+        told = document.get("subject")
+        artifact_type = document.get("artifactType") or (config.media_type if config is not None else None)
+        annotations = document.get("annotations") or {}
+        if not isinstance(artifact_type, str | None) or not _are_texts(annotations):
+            raise DocumentError(subject, "expected a text as artifactType, and annotations of texts")
+        return cls(
+            descriptor=Descriptor(
+                media_type=media_type,
+                digest=Digest.of(raw),
+                size=len(raw),
+                artifact_type=artifact_type,
+                annotations=annotations,
+            ),
+            blobs=() if config is None else tuple(dict.fromkeys([config, *named])),
+            manifests=tuple(dict.fromkeys(named)) if is_index else (),
+            subject=None if told is None else _descriptor(told, subject=subject, at="subject"),
+        )
+
+    @classmethod
+    def parse_referrer(cls, raw: bytes, media_type: str, *, of: Descriptor) -> Self:
+        """Parse a manifest that has to refer to `of`.
+
+        Raises:
+            DocumentError: it does not; else as `parse`.
+        """
+        told = f"referrer {Digest.of(raw)}"
+        manifest = cls.parse(raw, media_type, subject=told)
+        if manifest.subject is None or manifest.subject.digest != of.digest:
+            got = "none" if manifest.subject is None else str(manifest.subject.digest)
+            raise DocumentError(told, f"expected it to refer to {of.digest}, got {got}", at="subject")
+        return manifest
+
+
+def _descriptor(document: object, *, subject: str, at: str) -> Descriptor:
+    """A descriptor in a document that no schema has seen."""
+    if not isinstance(document, dict):
+        raise DocumentError(subject, "expected a descriptor", at=at)
+    kind, size = document.get("mediaType"), document.get("size")
+    if not isinstance(kind, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise DocumentError(subject, "expected a descriptor with mediaType and size", at=at)
+    try:
+        digest = Digest.parse(document.get("digest"))
+    except InvalidDigest as error:
+        raise UnsupportedVersion(subject, str(error), at=f"{at}.digest") from None
+    return Descriptor(media_type=kind, digest=digest, size=size)
+
+
+def _are_texts(annotations: object) -> bool:
+    return isinstance(annotations, dict) and all(isinstance(text, str) for text in annotations.values())
+
+
 @dataclass(frozen=True, slots=True)
 class ImageIndex:
     """An index.json: the names of an OCI layout. Entries stay dicts, so foreign ones are kept as they are."""

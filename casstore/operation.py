@@ -4,7 +4,8 @@
     op-<id>/<64 hex>   a finished blob, synced, waiting for the commit
     op-<id>/new-<n>    a blob being written
 
-Whoever finds an op- directory whose lease is not locked may remove it: its process is dead.
+Whoever finds an op- directory whose lease is not locked may remove it: its process is dead, or has left it behind. The
+finished blobs in it are kept until then, and an operation that needs one of them may take it over.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from casstore.blobs import BlobDirectory
 from casstore.content import Fetcher
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import DigestMismatch, InvalidDigest, storage_errors
+from casstore.errors import CorruptContent, DigestMismatch, InvalidDigest, storage_errors
 from casstore.oci import Descriptor
 from casstore.streams import COPY_CHUNK
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _LEASE = "lease"
 _PREFIX = "op-"
+_PARTIAL = re.compile(r"new-[0-9]+\Z")
 _NAME = re.compile(_PREFIX + r"[0-9a-f]{16}\Z")
 
 
@@ -159,17 +161,63 @@ class Operation:
         """What is staged and finished."""
         return sorted(_blob_names(os.listdir(self.path)))
 
+    def take_over(self, descriptor: Descriptor) -> bool:
+        """Stage a finished blob that a dead operation left, if there is one; it must pass `check` before it counts.
+        Call with the store's lock held, so that gc is not at it.
+        """
+        for path in operation_paths(os.path.dirname(self.path)):
+            left = BlobDirectory(path)
+            # The mutex is for threads of this process: one would take another's lock for that of a living operation.
+            with self._mutex, contextlib.suppress(FileNotFoundError, NotADirectoryError, CorruptContent):
+                if path == self.path or os.path.islink(path) or not left.exists(descriptor):
+                    continue
+                lease = durable.try_lock(os.path.join(path, _LEASE), create=False)
+                if lease is None:
+                    continue  # it is alive, and needs its blob itself
+                with lease, storage_errors(f"taking over blob {descriptor.digest}"):
+                    if left.exists(descriptor):  # still
+                        durable.move(left.path_of(descriptor.digest), self.staged.path_of(descriptor.digest))
+                        if not any(_blob_names(os.listdir(path))):
+                            shutil.rmtree(path, ignore_errors=True)
+                        return True
+        return False
+
+    def check(self, descriptor: Descriptor) -> bool:
+        """Whether a blob that was taken over is what its name says; else it is dropped. It is synced, too: whoever
+        wrote it may have gone without.
+        """
+        try:
+            with self.staged.fetch(descriptor) as reader:
+                while reader.read(COPY_CHUNK):
+                    pass
+        except CorruptContent:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.staged.path_of(descriptor.digest))
+            return False
+        with storage_errors(f"taking over blob {descriptor.digest}"):
+            fd = self.staged.open(descriptor.digest)
+            try:
+                self.durability.sync_file(fd)
+            finally:
+                os.close(fd)
+        return True
+
     def drop_staged(self) -> None:
         """Remove everything that is staged."""
         with storage_errors("dropping blobs"):
             for digest in self.digests():
                 os.unlink(self.staged.path_of(digest))
 
-    def close(self) -> None:
-        """End the operation: whatever is still staged is dropped."""
+    def close(self, *, keep: bool = False) -> None:
+        """End the operation: whatever is still staged is dropped, or with `keep` left to be taken over, if finished."""
         for blob in list(self._open):
             blob.close()
-        shutil.rmtree(self.path, ignore_errors=True)
+        if keep and self.digests():
+            for name in filter(_PARTIAL.match, os.listdir(self.path)):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(self.path, name))
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
         self._lease.release()
 
     def __enter__(self) -> Self:
@@ -185,6 +233,13 @@ def _blob_names(names: Iterable[str]) -> Iterator[Digest]:
             yield Digest.parse(f"sha256:{name}")
 
 
+def operation_paths(parent: str) -> list[str]:
+    """The paths of the op- directories in `parent`; none where that is missing."""
+    with contextlib.suppress(FileNotFoundError):
+        return [os.path.join(parent, name) for name in sorted(os.listdir(parent)) if _NAME.match(name)]
+    return []
+
+
 def live_leases(parent: str) -> tuple[set[Digest], list[str]]:
     """The blobs in the leases of running operations, and the paths of the op- directories of dead ones.
 
@@ -192,22 +247,18 @@ def live_leases(parent: str) -> tuple[set[Digest], list[str]]:
     """
     held: set[Digest] = set()
     dead: list[str] = []
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(parent)):
-            if not _NAME.match(name):
-                continue
-            path = os.path.join(parent, name)
-            lease = os.path.join(path, _LEASE)
-            try:
-                probe = durable.try_lock(lease, create=False)
-            except (FileNotFoundError, NotADirectoryError):
-                dead.append(path)
-                continue
-            if probe is None:
-                with contextlib.suppress(FileNotFoundError), open(lease, "rb") as file:
-                    lines = file.read().decode("utf-8", "replace").splitlines()
-                    held.update(_blob_names(line.removeprefix("sha256:") for line in lines))
-            else:
-                probe.release()
-                dead.append(path)
+    for path in operation_paths(parent):
+        lease = os.path.join(path, _LEASE)
+        try:
+            probe = durable.try_lock(lease, create=False)
+        except (FileNotFoundError, NotADirectoryError):
+            dead.append(path)
+            continue
+        if probe is None:
+            with contextlib.suppress(FileNotFoundError), open(lease, "rb") as file:
+                lines = file.read().decode("utf-8", "replace").splitlines()
+                held.update(_blob_names(line.removeprefix("sha256:") for line in lines))
+        else:
+            probe.release()
+            dead.append(path)
     return held, dead

@@ -192,6 +192,16 @@ class PackDirectory:
         return len(self.lengths)
 
 
+def directory_length(footer: bytes, size: int, *, subject: str) -> int:
+    """Bytes of directory and footer of a pack of `size` bytes whose last FOOTER_SIZE bytes are `footer`.
+
+    Raises:
+        UnsupportedVersion: another magic, or a reserved byte is used.
+        DocumentError: the pack is too small for it.
+    """
+    return _footer(footer, size, subject)[3]
+
+
 def _footer(footer: bytes, size: int, subject: str) -> tuple[int, int, int, int]:
     """Parse a footer: counts of frames, chunks and bases, and the bytes of directory and footer."""
     if size < _SMALLEST or len(footer) != FOOTER_SIZE:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of several things that move at the same time, as a blob; `done` of `total` bytes. Done when they are equal."""
+    """One of several things that move at the same time, as a blob: `done` of `total` bytes, and over when all are."""
 
     name: str
     done: int
@@ -45,8 +45,8 @@ class Meter:
         self._lock = threading.Lock()
         progress(ProgressEvent(phase, 0, total))
 
-    def add(self, count: int) -> None:
-        """`count` more bytes are done; negative where work must be done again."""
+    def add(self, count: int, part: Part | None = None) -> None:
+        """`count` more bytes are done, of `part`; negative where work must be done again."""
         with self._lock:
             self._done += count
-            self._progress(ProgressEvent(self._phase, self._done, self._total))
+            self._progress(ProgressEvent(self._phase, self._done, self._total, part))

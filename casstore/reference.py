@@ -70,6 +70,12 @@ def _suffix(tag: str | None, digest: Digest | None) -> str:
     return (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
 
 
+def _shown(text: str) -> str:
+    """A reference as a literal, for an error text; what may be `user:password@` is left out."""
+    plain = text if text.startswith("oci:") else re.sub(r".*@(?!sha256:)", "...@", text, flags=re.DOTALL)
+    return ascii(plain[:200])
+
+
 def parse_host(text: str) -> str:
     """Check `host[:port]`; the host is a DNS name or a bracketed IPv6 or plain IPv4 address.
 
@@ -81,7 +87,7 @@ def parse_host(text: str) -> str:
         with suppress(AddressValueError):
             IPv6Address(match[1] or "::1")
             return text.lower()
-    raise InvalidReference(f"registry {ascii(text[:100])}: expected host or host:port")
+    raise InvalidReference(f"registry {_shown(text)}: expected host or host:port")
 
 
 def parse_reference(text: str) -> Reference:
@@ -90,14 +96,14 @@ def parse_reference(text: str) -> Reference:
     Raises:
         InvalidReference: outside the grammar; the text says which part.
     """
-    if re.match(r"(?!oci:)[^/]*@[^/]*/", text):  # user:password@host/...: the password must not reach an error text
+    if re.match(r"(?!oci:).*@.*/", text, re.DOTALL):  # user:password@host/...
         raise InvalidReference(f"reference: expected no user name or password in it; use casstore login. {_FORM}")
     rest, digest = text, None
     if "@" in text:
         rest, _, tail = text.rpartition("@")
         if tail.startswith("sha256:") or not text.startswith("oci:"):
             try:
-                digest = Digest.parse(tail, subject=f"reference {ascii(text[:200])}")
+                digest = Digest.parse(tail, subject=f"reference {_shown(text)}")
             except InvalidDigest as error:
                 raise InvalidReference(str(error)) from None
         else:
@@ -111,23 +117,23 @@ def _parse_layout(text: str, rest: str, digest: Digest | None) -> LayoutReferenc
     head, colon, tail = rest.rpartition(":")
     path, tag = (head, tail) if colon and "/" not in tail else (rest, None)
     if not path or "\0" in path:
-        raise InvalidReference(f"reference {ascii(text[:200])}: the directory is empty or has a NUL; {_FORM}")
+        raise InvalidReference(f"reference {_shown(text)}: the directory is empty or has a NUL; {_FORM}")
     return LayoutReference(path, None if tag is None else parse_tag(tag), digest)
 
 
 def _parse_registry(text: str, rest: str, digest: Digest | None) -> RegistryReference:
     host, slash, repository = rest.partition("/")
     if not slash and ("." in host or ":" in host or host == "localhost"):
-        raise InvalidReference(f"reference {ascii(text[:200])}: no repository in it; {_FORM}")
+        raise InvalidReference(f"reference {_shown(text)}: no repository in it; {_FORM}")
     if not slash or not ("." in host or ":" in host or host == "localhost"):
-        raise InvalidReference(f"reference {ascii(text[:200])}: no registry host in it; {_FORM}")
+        raise InvalidReference(f"reference {_shown(text)}: no registry host in it; {_FORM}")
     host = parse_host(host)
     repository, colon, tag = repository.partition(":")
     if host == "docker.io" and "/" not in repository:
         repository = f"library/{repository}"
     if not _REPOSITORY.match(repository) or len(host) + 1 + len(repository) > _MAX_NAME:
         raise InvalidReference(
-            f"reference {ascii(text[:200])}: expected a repository of lower-case letters, digits and single"
+            f"reference {_shown(text)}: expected a repository of lower-case letters, digits and single"
             f" separators, at most {_MAX_NAME} characters with the host, got {ascii(repository[:200])}"
         )
     return RegistryReference(host, repository, parse_tag(tag) if colon else None, digest)

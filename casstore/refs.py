@@ -1,5 +1,7 @@
 """Refs: `refs/<name>` is a symlink `../blobs/sha256/<64 hex>`, and the only truth about what a store holds.
 
+Reserved names are the referrers': they stand for manifests that refer to another one, as signatures, and are no roots.
+
 A target is read as text and must match that form; it is never followed. So a ref that somebody pointed at /etc/passwd,
 or replaced by a file, is reported as broken and hurts nothing else. The callers hold refs.lock around every change.
 """
@@ -16,7 +18,7 @@ from casstore import durable
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import AlreadyExists, InvalidName, NotFound, storage_errors
-from casstore.names import SnapshotName, is_reserved, parse_name
+from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_subject
 
 _TARGET = re.compile(r"\.\./blobs/sha256/([0-9a-f]{64})\Z", re.ASCII)
 
@@ -45,7 +47,8 @@ class Refs:
             if name.startswith("."):
                 continue  # a symlink on its way to its name, or left by a crash
             try:
-                refs[parse_name(name)] = self._read(name)
+                parsed = parse_name(name)  # first: what is wrong with a reserved one is not told here
+                refs[parsed] = self._read(name)
             except InvalidName:
                 if not is_reserved(name):
                     broken.append(BrokenRef(name, "this is not a snapshot's name"))
@@ -54,6 +57,18 @@ class Refs:
             except FileNotFoundError:
                 pass  # removed since the directory was read
         return refs, broken
+
+    def read_referrers(self, subject: Digest | None = None) -> dict[ReferrerName, Digest]:
+        """The refs to manifests that refer to `subject`, or to anything; sorted by name. Broken ones are left out."""
+        referrers: dict[ReferrerName, Digest] = {}
+        with storage_errors("reading the refs"):
+            names = sorted(name for name in os.listdir(self.path) if name.startswith("sha256-"))
+        for name in names:
+            refers_to = referrer_subject(name)
+            if refers_to is not None and subject in {None, refers_to}:
+                with contextlib.suppress(FileNotFoundError, _NotARef):
+                    referrers[ReferrerName(name)] = self._read(name)
+        return referrers
 
     def _read(self, name: str) -> Digest:
         try:
@@ -67,14 +82,14 @@ class Refs:
             raise _NotARef(f"expected a symlink to ../blobs/sha256/<64 hex>, got one to {ascii(target[:200])}")
         return Digest(match[1])
 
-    def get(self, name: SnapshotName) -> Digest | None:
+    def get(self, name: SnapshotName | ReferrerName) -> Digest | None:
         """What `name` stands for; None when there is no such ref, or it is broken."""
         try:
             return self._read(name)
         except (FileNotFoundError, _NotARef):
             return None
 
-    def require_free(self, name: SnapshotName, *, unless: Digest | None = None) -> None:
+    def require_free(self, name: SnapshotName | ReferrerName, *, unless: Digest | None = None) -> None:
         """Raise AlreadyExists if there is something of this name, a ref or not, but for a ref to `unless`."""
         current = self.get(name)
         if current is None and not os.path.lexists(os.path.join(self.path, name)):
@@ -85,7 +100,7 @@ class Refs:
                 " choose another name, or force with -f"
             )
 
-    def set(self, name: SnapshotName, digest: Digest, *, force: bool) -> None:
+    def set(self, name: SnapshotName | ReferrerName, digest: Digest, *, force: bool) -> None:
         """Let `name` stand for `digest`, durably.
 
         Raises:

@@ -11,45 +11,41 @@ What works on content needs numpy (0.1 to 0.2 s to import), and is imported by t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from casstore.catalog import Catalog, Entry
+from casstore.catalog import Entry
 from casstore.config import SnapshotConfig
-from casstore.content import Source, Target
 from casstore.derived import Derived
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
 from casstore.gc import GcReport, collect
+from casstore.graph import Plan
 from casstore.layout import LayoutTarget
-from casstore.lineage import choose_base
-from casstore.listing import is_store, list_dir, nothing_to_keep
+from casstore.listing import list_dir, nothing_to_keep
+from casstore.moving import job_from, job_of, plan_jobs, push_jobs
 from casstore.names import DigestPrefix, SnapshotName, parse_name, parse_selector
 from casstore.oci import Descriptor
+from casstore.places import as_reference, open_source, require_bare
 from casstore.progress import Progress, silent
-from casstore.reference import LayoutReference, Reference, parse_reference
+from casstore.reference import Reference
 from casstore.refs import BrokenRef
 from casstore.snapshot import Snapshot, SnapshotHandle
 from casstore.storedir import StoreDirectory, StoreOptions
-from casstore.transfer import TransferOptions, TransferReport, open_target, pull, pull_name, push, push_name
+from casstore.transfer import Job, TransferOptions, TransferReport, plan, pull_name, push, push_name
 
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
     from casstore.capture import CaptureOptions
-    from casstore.create import Created, Destination, Earlier
-    from casstore.sources import Sighting, Sources
     from casstore.stats import StoreStats
     from casstore.transaction import Transaction
     from casstore.verify import VerifyReport
-
-_CATALOG = "catalog.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +62,8 @@ class Store:
 
     def __init__(self, directory: StoreDirectory) -> None:
         self._directory = directory
-        path = None if directory.read_only else os.path.join(directory.path, _CATALOG)
-        self._catalog = Catalog(path, wait=directory.options.wait)
-        try:
-            self._derived = Derived(directory, self._catalog, self._load)
-        except BaseException:
-            self._catalog.close()
-            raise
+        self._derived = Derived.open(directory)
+        self._catalog = self._derived.catalog
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, create: bool = False, options: StoreOptions | None = None) -> Self:
@@ -205,47 +196,26 @@ class Store:
             NotFound: the parent is not in the store.
             StorageError: the file system refused; the store is unchanged.
         """
-        from casstore.capture import CaptureOptions
-        from casstore.create import build
-        from casstore.scan import sample
-        from casstore.sources import Sighting, SourceRecord, Sources
+        from casstore.creation import create_in_store
 
         parent = None if config.parent is None else self.entry(config.parent)
-        parent_id = None if parent is None else str(parent.id)
         if config.destination.path is not None:
-            durability = self._directory.durability
             return self.create_directory(
-                config, parent_id=parent_id, durability=durability, options=options, progress=progress
+                config,
+                parent_id=None if parent is None else str(parent.id),
+                durability=self._directory.durability,
+                options=options,
+                progress=progress,
             )
-        options = options or CaptureOptions()
-        with config.source.open() as source:
-            name = parse_name(config.destination.name or "")
-            if not config.force:
-                self._directory.refs.require_free(name)  # before the work, not only after it
-            sources = Sources(os.path.join(self.path, "cache"))
-            seen = None if config.source.path is None else Sighting.of(source, config.source.path)
-            with self.transaction(force=config.force, workers=options.workers) as change:
-                description = config.description(parent_id)
-                earlier = self._unchanged(change, seen, sources) if config.trust_mtime and seen is not None else None
-                base = None
-                if earlier is None:
-                    source.clone_into(change.scratch)
-                    last = None if seen is None else sources.last(seen.path)
-                    digest = choose_base(
-                        self._catalog,
-                        parent=None if parent is None else parent.digest,
-                        same_source=None if last is None else last.artifact,
-                        image=config.image,
-                        sample=lambda: sample(source),
-                    )
-                    base = None if digest is None else change.reuse(digest)
-                created = build(
-                    source, change, description, options=options, earlier=earlier, base=base, progress=progress
-                )
-                change.commit(name, created.root)
-        if seen is not None:
-            sources.remember(SourceRecord(seen, created.root.digest))
-        return self._read(created.root.digest, [name]).with_cost(created)
+        created = create_in_store(
+            self._directory,
+            self._derived,
+            config,
+            parent=parent,
+            options=options,
+            progress=progress,
+        )
+        return self._read(created.root.digest, [parse_name(config.destination.name or "")]).with_cost(created)
 
     @staticmethod
     def create_directory(
@@ -261,22 +231,11 @@ class Store:
         Raises:
             As `create`.
         """
-        from casstore.capture import CaptureOptions
-        from casstore.create import PATH_TAG, build, create_at_path
+        from casstore.creation import create_at_path
 
-        path = config.destination.path
-        if path is None:
-            raise UsageError("snapshot destination: expected a path, got a name")
-        with config.source.open() as source:
-
-            def capture_into(destination: Destination, scratch: str) -> Created:
-                source.clone_into(scratch)
-                description = config.description(parent_id)
-                return build(source, destination, description, options=options or CaptureOptions(), progress=progress)
-
-            created = create_at_path(path, capture_into, force=config.force, durability=durability)
-        blobs = LayoutTarget(path)
-        return Snapshot.read(path, blobs, created.root, nothing_to_keep, (PATH_TAG,)).with_cost(created)
+        created, tag = create_at_path(config, parent_id, durability=durability, options=options, progress=progress)
+        path = config.destination.path or ""
+        return Snapshot.read(path, LayoutTarget(path), created.root, nothing_to_keep, (tag,)).with_cost(created)
 
     def tag(self, selector: str, name: str, *, force: bool = False) -> None:
         """Give a snapshot one more name.
@@ -378,26 +337,81 @@ class Store:
         selector: str,
         reference: str | Reference,
         *,
+        with_parents: bool = False,
         options: TransferOptions | None = None,
         progress: Progress = silent,
     ) -> TransferReport:
         """Copy a snapshot to a registry, an OCI layout or another store.
 
+        With `with_parents` those of its ancestors that are here go first, each under the name that it was given first
+        here; the report has them in `parents`.
+
         Raises:
+            AlreadyExists: the name of an ancestor stands for something else there.
             RegistryError: the registry or the way to it failed.
-            As `get` and `transfer.push`.
+            As `get` and `transfer.push_name`.
         """
-        reference = parse_reference(reference) if isinstance(reference, str) else reference
-        options = options or TransferOptions()
-        digest, names = self._resolve(selector)
-        wanted = parse_selector(selector)
-        local = (wanted,) if not isinstance(wanted, DigestPrefix) else tuple(names)
-        tag = push_name(reference, digest, local)
-        snapshot = self._read(digest, names)
-        with ExitStack() as stack:
-            stack.enter_context(self._directory.relying_on(snapshot.needs))
-            target = stack.enter_context(self._open_target(reference, options, force=True))
-            return push(self._directory, snapshot.root, target, reference, tag=tag, options=options, progress=progress)
+        place, options = as_reference(reference), options or TransferOptions()
+        jobs = self._jobs(selector, place, options, with_parents=with_parents)
+        reports = push_jobs(self._directory, jobs, place, options, progress)
+        return replace(reports[-1], parents=tuple(reports[:-1]))
+
+    def push_all(
+        self,
+        reference: str | Reference,
+        *,
+        options: TransferOptions | None = None,
+        progress: Progress = silent,
+    ) -> Sequence[TransferReport]:
+        """Copy every snapshot, each under all its names, the oldest first. No blob is sent twice.
+
+        Raises:
+            UsageError: the reference has a tag or digest.
+            As `push`; what was pushed before stays there.
+        """
+        place, options = as_reference(reference), options or TransferOptions()
+        return push_jobs(self._directory, self._all_jobs(place, options), place, options, progress)
+
+    def plan_push(
+        self,
+        selector: str,
+        reference: str | Reference,
+        *,
+        with_parents: bool = False,
+        options: TransferOptions | None = None,
+    ) -> Sequence[Plan]:
+        """What `push` would move: the ancestors', then its own. The target is asked what it has; nothing is changed or
+        made. A blob of several snapshots is counted as missing once. Whether a parent's tag is free is not asked.
+
+        Raises:
+            As `push`.
+        """
+        place, options = as_reference(reference), options or TransferOptions()
+        jobs = self._jobs(selector, place, options, with_parents=with_parents)
+        return plan_jobs(self._directory, jobs, place, options)
+
+    def plan_push_all(self, reference: str | Reference, *, options: TransferOptions | None = None) -> Sequence[Plan]:
+        """What `push_all` would move, one plan per name; see `plan_push`."""
+        place, options = as_reference(reference), options or TransferOptions()
+        return plan_jobs(self._directory, self._all_jobs(place, options), place, options)
+
+    def plan_pull(
+        self,
+        reference: str | Reference,
+        *,
+        name: str | None = None,
+        force: bool = False,
+        options: TransferOptions | None = None,
+    ) -> Plan:
+        """What `pull` would move; nothing is changed. Where there is no store yet, `remote.plan_copy` tells it.
+
+        Raises:
+            As `pull`, but for what only the content can show.
+        """
+        place, options = as_reference(reference), options or TransferOptions()
+        with open_source(place, options, self._directory.options) as source:
+            job = job_from(self._directory, source, place, name, options, force=force)
+            return plan(self._directory, [job], options)[0]
 
     def pull(
         self,
@@ -414,37 +428,36 @@ class Store:
         Raises:
             AlreadyExists: the name stands for another snapshot, and `force` is not set.
             CorruptContent: what came is damaged or hostile; the store is unchanged.
-            RegistryError: the registry or the way to it failed.
-            As `transfer.pull`.
+            RegistryError: the registry or the way to it failed; what came until then is kept for the next pull, or gc.
+            As `transfer.pull_job`.
         """
-        reference = parse_reference(reference) if isinstance(reference, str) else reference
-        options = options or TransferOptions()
-        wanted = pull_name(reference, name)
-
-        def admit(digest: Digest) -> None:
-            if not force:
-                self._directory.refs.require_free(wanted, unless=digest)
-
+        place, options = as_reference(reference), options or TransferOptions()
+        pull_name(place, name)  # what makes no sense fails before anybody is asked
         with ExitStack() as stack:
-            source = stack.enter_context(self._open_source(reference, options))
-            change = stack.enter_context(self.transaction(force=force, workers=workers))
-            return pull(source, change, reference, name=wanted, admit=admit, options=options, progress=progress)
+            source = stack.enter_context(open_source(place, options, self._directory.options))
+            job = job_from(self._directory, source, place, name, options, force=force)
+            change = stack.enter_context(self.transaction(force=force, workers=workers, keep=True))
+            return push(source, change, [job], place, options=options, progress=progress, phase="pulling")[0]
+
+    def _jobs(
+        self, selector: str, reference: Reference, options: TransferOptions, *, with_parents: bool
+    ) -> Sequence[Job]:
+        """What a push of a snapshot copies: its ancestors, if they are wanted, the oldest first, and itself."""
+        digest, names = self._resolve(selector)
+        wanted = parse_selector(selector)
+        local = (wanted,) if not isinstance(wanted, DigestPrefix) else tuple(names)
+        tag = push_name(reference, digest, local)
+        jobs = [job_of(self._directory, digest, tag, options)]
+        for ancestor in self.lineage(selector) if with_parents else ():
+            if not isinstance(ancestor, str):
+                jobs.insert(0, job_of(self._directory, ancestor.digest, ancestor.names[0], options, modest=True))
+        return jobs
+
+    def _all_jobs(self, reference: Reference, options: TransferOptions) -> Sequence[Job]:
+        require_bare(reference, "push of all snapshots to")
+        return [job_of(self._directory, handle.digest, handle.name, options) for handle in reversed(self.list())]
 
     # Helpers
-
-    def _unchanged(self, change: Transaction, seen: Sighting, sources: Sources) -> Earlier | None:
-        """The newest snapshot of a source, if the source has not changed since, and the store still has all of it."""
-        from casstore.create import Earlier
-
-        record = sources.last(seen.path)
-        if record is None or not seen.same_content_as(record.seen):
-            return None
-        self._catch_up()
-        entries = self._catalog.entries([record.artifact])
-        artifact = change.reuse(record.artifact) if entries else None
-        if artifact is None or artifact.config.upper.size_bytes != seen.stamp.size:
-            return None
-        return Earlier(entries[0].names[0], artifact)
 
     def _catch_up(self) -> None:
         self._derived.catch_up()
@@ -500,27 +513,11 @@ class Store:
         """What stands for it: the catalog says where to look, and the refs are asked."""
         return [name for name in self._catalog.names(digest) if self._directory.refs.get(name) == digest]
 
-    def transaction(self, *, force: bool = False, workers: int = 0) -> Transaction:
-        """Start a change: the store as a Target, whose `tag` verifies and commits. For copies of your own."""
+    def transaction(self, *, force: bool = False, workers: int = 0, keep: bool = False) -> Transaction:
+        """Start a change: the store as a Target, whose `tag` verifies and commits. For copies of your own; with `keep`
+        what they received when they fail is there for the next one, or for gc.
+        """
         self._directory.require_writable()
         from casstore.transaction import Transaction
 
-        return Transaction(self._directory, self._catalog, force=force, workers=workers)
-
-    @contextlib.contextmanager
-    def _open_target(self, reference: Reference, options: TransferOptions, *, force: bool) -> Iterator[Target]:
-        if isinstance(reference, LayoutReference) and is_store(reference.path):
-            other = Store.open(reference.path, options=self._directory.options)
-            with other, other.transaction(force=force) as change:
-                yield change
-        else:
-            with open_target(reference, options, create=True, durability=self._directory.durability) as target:
-                yield target
-
-    @contextlib.contextmanager
-    def _open_source(self, reference: Reference, options: TransferOptions) -> Iterator[Source]:
-        if isinstance(reference, LayoutReference) and is_store(reference.path):
-            yield StoreDirectory.open(reference.path, self._directory.options, create=False)
-            return
-        with open_target(reference, options, create=False, durability=self._directory.durability) as target:
-            yield target
+        return Transaction(self._directory, self._catalog, force=force, workers=workers, keep=keep)

@@ -5,7 +5,8 @@
       index.json                    derived from refs/ for other OCI tools; their own entries are kept
       blobs/sha256/<64 hex>         immutable content
       refs/<name>                   symlinks into blobs/: the only truth
-      tmp/op-<id>/                  running operations
+      refs/sha256-<64 hex>.ref-<16 hex>   the same, to a manifest that refers to the one of that digest
+      tmp/op-<id>/                  running operations, and what interrupted pulls had received
       trash/                        removed refs and garbage until gc has unlinked it
       cache/sources/                what was captured from where; may be deleted at any time
       lock, gate.lock, refs.lock    flocked, never read
@@ -21,8 +22,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from casstore import durable, layout, spec
@@ -40,13 +41,14 @@ from casstore.errors import (
     storage_errors,
 )
 from casstore.jsondoc import dump, load_object
-from casstore.names import SnapshotName, parse_name
-from casstore.oci import Descriptor
-from casstore.operation import Operation
+from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name
+from casstore.oci import AnyManifest, Descriptor
+from casstore.operation import Operation, operation_paths
 from casstore.refs import BrokenRef, Refs
 from casstore.schema import validate
 from casstore.stamps import stamp
 from casstore.storeindex import IndexFile, StoreIndex, foreign
+from casstore.streams import fetch_all
 
 _MARKER = "casstore.json"
 _FEATURES: Mapping[str, frozenset[str]] = {
@@ -69,11 +71,20 @@ class StoreOptions:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The refs as they were at one moment: those that lead to a blob, the bytes of the blobs, and the other refs."""
+    """The refs as they were at one moment: those that lead to a blob, the bytes of the blobs, and the other refs.
+
+    `referrers` are the refs of manifests that refer to another one. A broken one of those is not told: gc removes it.
+    """
 
     refs: dict[SnapshotName, Digest]
     sizes: dict[Digest, int]
     broken: list[BrokenRef]
+    referrers: dict[ReferrerName, Digest] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, Digest]:
+        """All refs that lead to a blob: what index.json has to say."""
+        return {str(name): digest for refs in (self.refs, self.referrers) for name, digest in refs.items()}
 
 
 class StoreDirectory:
@@ -223,21 +234,28 @@ class StoreDirectory:
     def read(self) -> Reading:
         """Read all refs, and look whether their blobs are there."""
         refs, broken = self.refs.read_all()
+        referrers = self.refs.read_referrers()
         sizes: dict[Digest, int] = {}
         for name, digest in list(refs.items()):
-            if digest in sizes:
-                continue
-            problem = f"{digest} is not in the store"
-            try:
-                size = self.blobs.size(digest)
-            except CorruptContent as error:
-                size, problem = None, str(error)
-            if size is None:
+            problem = self._look(digest, sizes)
+            if problem is not None:
                 broken.append(BrokenRef(name, problem))
                 del refs[name]
-            else:
-                sizes[digest] = size
-        return Reading(refs, sizes, sorted(broken))
+        referrers = {name: digest for name, digest in referrers.items() if self._look(digest, sizes) is None}
+        return Reading(refs, sizes, sorted(broken), referrers)
+
+    def _look(self, digest: Digest, sizes: dict[Digest, int]) -> str | None:
+        """Add a blob's bytes to `sizes`; returns what is wrong with it."""
+        if digest in sizes:
+            return None
+        try:
+            size = self.blobs.size(digest)
+        except CorruptContent as error:
+            return str(error)
+        if size is None:
+            return f"{digest} is not in the store"
+        sizes[digest] = size
+        return None
 
     def refs_stamp(self) -> str | None:
         """Stands for what `read` returns; None when it has to be asked."""
@@ -247,9 +265,38 @@ class StoreDirectory:
         """Open content; see Fetcher."""
         return self.blobs.fetch(descriptor)
 
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Whether a blob is stored, or kept of an interrupted transfer; see Prober. Nothing is locked or changed."""
+        if self.blobs.exists(descriptor):
+            return True
+        return any(BlobDirectory(path).exists(descriptor) for path in operation_paths(self.tmp))
+
+    def tags(self) -> Iterable[str]:
+        """All names, those of referrers included; see TagLister."""
+        return self.read().named
+
+    def referrers(self, subject: Descriptor) -> Sequence[Descriptor]:
+        """What is here and refers to `subject`; see ReferrerLister.
+
+        Raises:
+            CorruptContent: one of them is damaged.
+        """
+        found = []
+        for digest in self.refs.read_referrers(subject.digest).values():
+            size = self.blobs.size(digest)
+            if size is not None:
+                blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+                raw = fetch_all(self.blobs, blob, limit=spec.MAX_MANIFEST)
+                manifest = AnyManifest.parse(raw, spec.MEDIA_MANIFEST, subject=f"referrer {digest}")
+                found.append(manifest.descriptor)
+        return found
+
     def resolve(self, reference: str) -> Descriptor:
         """What a name, or the digest of a stored manifest, stands for; see Resolver."""
-        digest = Digest.parse(reference) if reference.startswith("sha256:") else self.refs.get(parse_name(reference))
+        if reference.startswith("sha256:"):
+            digest: Digest | None = Digest.parse(reference)
+        else:
+            digest = self.refs.get(ReferrerName(reference) if is_reserved(reference) else parse_name(reference))
         size = None if digest is None else self.blobs.size(digest)
         if digest is None or size is None:
             raise NotFound(f"snapshot {reference}: it is not in store {self.path!r}")
@@ -262,11 +309,11 @@ class StoreDirectory:
             StorageError: it cannot be read.
         """
         known = self.index.read()
-        return [] if known is None or not known.others else foreign(known.others, self.read_refs()[0])
+        return [] if known is None or not known.others else foreign(known.others, self.read().named)
 
     def derive_index(self, reading: Reading, known: IndexFile | None = None) -> IndexFile:
         """Let index.json say what the refs say; see StoreIndex.derive. Call it with refs.lock held."""
-        return self.index.derive(reading.refs, reading.sizes, known)
+        return self.index.derive(reading.named, reading.sizes, known)
 
 
 def _make(path: str, parts: list[str], options: StoreOptions) -> None:

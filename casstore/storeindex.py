@@ -18,7 +18,7 @@ from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import CasstoreError, DocumentError, StorageError
 from casstore.jsondoc import dump, load_object
-from casstore.names import SnapshotName
+from casstore.names import is_reserved
 from casstore.oci import Descriptor
 
 _REF, _DIGEST = spec.ANNOTATION_STORE_REF, spec.ANNOTATION_STORE_DIGEST
@@ -50,7 +50,7 @@ class StoreIndex:
         raw = self._read()
         return None if raw is None else hashlib.sha256(raw).hexdigest()
 
-    def read(self, refs: Mapping[SnapshotName, Digest] | None = None) -> IndexFile | None:
+    def read(self, refs: Mapping[str, Digest] | None = None) -> IndexFile | None:
         """What it says; None when there is no index.json, or no index in it, or one that does not say of each of `refs`
         what that says, and nothing else of its name.
 
@@ -66,9 +66,7 @@ class StoreIndex:
             return None
         return IndexFile(hashlib.sha256(raw).hexdigest(), tuple(entry for entry in entries if not _is_ours(entry)))
 
-    def derive(
-        self, refs: Mapping[SnapshotName, Digest], sizes: Mapping[Digest, int], known: IndexFile | None
-    ) -> IndexFile:
+    def derive(self, refs: Mapping[str, Digest], sizes: Mapping[Digest, int], known: IndexFile | None) -> IndexFile:
         """Let it say what the refs say, whose manifests have these sizes, and keep what is not ours. It is not parsed
         if it is still the index.json that is `known`.
 
@@ -101,7 +99,7 @@ class StoreIndex:
         return raw
 
 
-def foreign(others: tuple[Entry, ...], refs: Mapping[SnapshotName, Digest]) -> list[Entry]:
+def foreign(others: tuple[Entry, ...], refs: Mapping[str, Digest]) -> list[Entry]:
     """Of the entries that are not ours, those that do not just say what a ref says."""
     if not others:
         return []
@@ -109,25 +107,36 @@ def foreign(others: tuple[Entry, ...], refs: Mapping[SnapshotName, Digest]) -> l
     return [entry for entry in others if (_ref_name(entry), entry["digest"]) not in ours]
 
 
-def _encode(refs: list[tuple[SnapshotName, Digest, int]], others: list[Entry]) -> bytes:
+def _encode(refs: list[tuple[str, Digest, int]], others: list[Entry]) -> bytes:
     """The index.json, as `dump` would write it. The many entries of ours are filled into a text: nothing in a name or a
     digest needs to be escaped.
     """
-    entry = Descriptor(
-        media_type=spec.MEDIA_MANIFEST,
-        digest=Digest("%(hex)s"),
-        size=0,
-        artifact_type=spec.ARTIFACT_TYPE,
-        annotations={spec.ANNOTATION_REF_NAME: "%(name)s", _REF: "%(name)s", _DIGEST: str(Digest("%(hex)s"))},
-    )
-    template = dump({**entry.to_dict(), "size": "%(size)d"}).decode().replace('"%(size)d"', "%(size)d")
-    parts = [template % {"name": name, "hex": digest.hex, "size": size} for name, digest, size in refs]
+    ours, referrers = (
+        _template(spec.ARTIFACT_TYPE),
+        _template(None),
+    )  # of what type a referrer is only its manifest says
+    parts = [
+        (referrers if is_reserved(name) else ours) % {"name": name, "hex": digest.hex, "size": size}
+        for name, digest, size in refs
+    ]
     parts += [dump(other).decode() for other in others]
     head, tail = dump({"schemaVersion": 2, "mediaType": spec.MEDIA_INDEX, "manifests": []}).decode().split("[]")
     return f"{head}[{','.join(parts)}]{tail}".encode()
 
 
-def _says(entries: list[Entry], refs: Mapping[SnapshotName, Digest]) -> bool:
+def _template(artifact_type: str | None) -> str:
+    """An entry of ours, to be filled in with `%`."""
+    entry = Descriptor(
+        media_type=spec.MEDIA_MANIFEST,
+        digest=Digest("%(hex)s"),
+        size=0,
+        artifact_type=artifact_type,
+        annotations={spec.ANNOTATION_REF_NAME: "%(name)s", _REF: "%(name)s", _DIGEST: str(Digest("%(hex)s"))},
+    )
+    return dump({**entry.to_dict(), "size": "%(size)d"}).decode().replace('"%(size)d"', "%(size)d")
+
+
+def _says(entries: list[Entry], refs: Mapping[str, Digest]) -> bool:
     """Whether they say of each ref what it says, and nothing else of its name; anything odd counts as no."""
     try:
         ours = [(_ref_name(entry) or "", entry["digest"]) for entry in entries if _is_ours(entry)]

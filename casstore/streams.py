@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 from casstore import spec
 from casstore.content import Fetcher, Reader
@@ -14,6 +14,16 @@ from casstore.oci import Descriptor
 
 COPY_CHUNK = spec.MIB
 """Bytes moved at a time."""
+
+
+@runtime_checkable
+class Vouching(Protocol):
+    """A Reader that checks what it gives out and says so: whoever takes it need not hash the same bytes again."""
+
+    @property
+    def verified(self) -> Descriptor | None:
+        """The descriptor whose content was given out, whole and checked; None until then."""
+        ...
 
 
 class VerifiedReader:
@@ -29,6 +39,11 @@ class VerifiedReader:
         self._hash = hashlib.sha256()
         self._checked = False
         self._broken = False
+
+    @property
+    def verified(self) -> Descriptor | None:
+        """What was read, once all of it was given out and is right; see Vouching."""
+        return self._descriptor if self._checked else None
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes (all that is left for -1); b"" at the end.
@@ -46,6 +61,10 @@ class VerifiedReader:
             self._check()
         self._broken = False
         return data
+
+    def hexdigest(self) -> str:
+        """The sha256 of what was read so far."""
+        return self._hash.hexdigest()
 
     def _take(self, want: int) -> bytes:
         parts: list[bytes] = []

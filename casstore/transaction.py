@@ -2,6 +2,9 @@
 
 For a capture it finds and stages chunks; for a copy it is the Target. Either way nothing has a name, or is even at its
 place in blobs/, before `commit`, and a commit is durable when it returns.
+
+What a copy has received when it fails, or its process dies, is kept until gc: the next copy that needs one of those
+blobs takes it over, and reads it before it counts.
 """
 
 from __future__ import annotations
@@ -18,19 +21,21 @@ from casstore.content import Fetcher, Reader
 from casstore.contents import verify_integrity
 from casstore.digest import ChunkId, Digest
 from casstore.directories import load_directory
-from casstore.errors import CasstoreError, CorruptContent, NotFound
+from casstore.errors import CasstoreError, CorruptContent, NotFound, UnsupportedVersion
 from casstore.intake import verify_chunks
-from casstore.names import SnapshotName, parse_name
-from casstore.oci import Descriptor
+from casstore.names import ReferrerName, SnapshotName, parse_name, referrer_name
+from casstore.oci import AnyManifest, Descriptor
 from casstore.operation import StagedBlob
 from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, silent
 from casstore.storedir import StoreDirectory
-from casstore.streams import COPY_CHUNK
+from casstore.streams import COPY_CHUNK, BytesSource, fetch_all
 
 
 class Transaction:
-    """An open change; a context manager that drops what was not committed."""
+    """An open change; a context manager that drops what was not committed. With `keep`, what was received until an
+    error stays for the next one, unless it is the content itself that is wrong.
+    """
 
     def __init__(
         self,
@@ -39,12 +44,14 @@ class Transaction:
         *,
         force: bool = False,
         workers: int = 0,
+        keep: bool = False,
     ) -> None:
         self._directory, self._catalog = directory, catalog
-        self._force, self._workers = force, workers
+        self._force, self._workers, self._keep = force, workers, keep
         self._blobs = directory.blobs
         self._operation = directory.operation()
         self._relied: dict[Digest, int] = {}
+        self._attached: dict[ReferrerName, Digest] = {}
         self._distrusted: set[str] = set()
         self._bases: dict[ChunkId, Place] = {}  # of deltas that may be used, in packs that are relied on
         self._directory_of = lru_cache(64)(lambda pack: load_directory(self._blobs, pack.descriptor, pack.directory))
@@ -52,8 +59,8 @@ class Transaction:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._operation.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._operation.close(keep=self._keep and kind is not None)
 
     @property
     def scratch(self) -> str:
@@ -150,14 +157,19 @@ class Transaction:
         return True
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Whether content is staged or stored; see Prober. What is stored stays stored until the commit.
+        """Whether content is staged, stored, or left by an interrupted copy; see Prober. It stays until the commit.
 
         A document is read as well, and with `force` every blob: a damaged one counts as missing, so a pull mends it.
         """
         if self._operation.staged.exists(descriptor):
             return True
-        with self._directory.shared():
-            stored = self._rely_on(descriptor)
+        taken = True
+        while taken:
+            with self._directory.shared():
+                stored = self._rely_on(descriptor)
+                taken = self._keep and not stored and self._operation.take_over(descriptor)
+            if taken and self._operation.check(descriptor):
+                return True
         trusted = descriptor.media_type in {spec.MEDIA_PACK, spec.MEDIA_FILE} and not self._force
         return stored and (trusted or self._is_sound(descriptor))
 
@@ -186,6 +198,29 @@ class Transaction:
         """Stage content; see Pusher."""
         self._operation.receive(descriptor, source)
 
+    def attach(self, descriptor: Descriptor, subject: Descriptor, source: Fetcher) -> None:
+        """Add a referrer, which gets its name with the next commit; see Attacher.
+
+        Raises:
+            UnsupportedVersion: it is no image manifest.
+            DocumentError: its `subject` is another one.
+            NotFound: a blob of it is neither stored nor staged.
+        """
+        told = f"referrer {descriptor.digest}"
+        if descriptor.media_type != spec.MEDIA_MANIFEST:
+            problem = (
+                f"expected an image manifest, which is all a store takes, got {ascii(descriptor.media_type)[:100]}"
+            )
+            raise UnsupportedVersion(told, problem, at="mediaType")
+        raw = fetch_all(source, descriptor, limit=spec.MAX_MANIFEST)
+        manifest = AnyManifest.parse_referrer(raw, descriptor.media_type, of=subject)
+        for blob in manifest.blobs:
+            if not self.exists(blob):
+                raise NotFound(f"{told}: blob {blob.digest} is neither stored nor staged")
+        if not self.exists(descriptor):
+            self.push(descriptor, BytesSource(raw))
+        self._attached[referrer_name(subject.digest, descriptor.digest)] = descriptor.digest
+
     def resolve(self, reference: str) -> Descriptor:
         """What a ref, or the digest of a stored or staged manifest, stands for; see Resolver."""
         if reference.startswith("sha256:"):
@@ -205,17 +240,25 @@ class Transaction:
             AlreadyExists: the name stands for something else, and the transaction was not forced.
         """
         wanted = parse_name(name)
-        artifact = Artifact.load(self, descriptor)
-        for blob in (descriptor, *artifact.manifest.children):
-            if not self.exists(blob):
-                raise NotFound(f"snapshot {descriptor.digest}: blob {blob.digest} is neither stored nor staged")
-        verify_chunks(artifact, known=self.verified, workers=self._workers)
-        if not self._catalog.entries([descriptor.digest]):  # else it was checked when it came
-            verify_integrity(artifact, workers=self._workers, meter=Meter(silent, "hashing", None))
+        try:
+            self._verify(descriptor)
+        except CorruptContent:
+            self._keep = False  # all of it came as it was meant to
+            raise
         self.commit(wanted, descriptor)
 
+    def _verify(self, root: Descriptor) -> None:
+        """Check the artifact `root` as a whole, but for what was checked when it came."""
+        artifact = Artifact.load(self, root)
+        for blob in (root, *artifact.manifest.children):
+            if not self.exists(blob):
+                raise NotFound(f"snapshot {root.digest}: blob {blob.digest} is neither stored nor staged")
+        verify_chunks(artifact, known=self.verified, workers=self._workers)
+        if not self._catalog.entries([root.digest]):
+            verify_integrity(artifact, workers=self._workers, meter=Meter(silent, "hashing", None))
+
     def commit(self, name: SnapshotName, root: Descriptor) -> None:
-        """Give everything staged its place, and `root` its name.
+        """Give everything staged its place, and `root` its name; first what was attached.
 
         Raises:
             AlreadyExists: the name stands for something else, and the transaction was not forced.
@@ -227,4 +270,6 @@ class Transaction:
             self._directory.require(self._relied)
             self._operation.move_to(self._blobs)
             with self._directory.changing_refs() as refs:
+                for referrer, digest in self._attached.items():
+                    refs.set(referrer, digest, force=self._force)
                 refs.set(name, root.digest, force=self._force)

@@ -1,22 +1,21 @@
-"""Push and pull: what a reference stands for, and one copy_graph between the store and there."""
+"""Push and pull: what a reference stands for, and copies between the store and there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from casstore import graph
-from casstore.content import Source, Target
+from casstore.content import Prober, Source, Target
 from casstore.digest import Digest
-from casstore.durable import Durability
-from casstore.errors import DigestMismatch, InvalidName, UsageError
-from casstore.graph import CopyReport, copy_graph
-from casstore.layout import LayoutTarget
+from casstore.errors import AlreadyExists, DigestMismatch, InvalidName, NotFound, UsageError
+from casstore.graph import Copier, CopyReport, Plan
 from casstore.names import SnapshotName, parse_name
-from casstore.oci import ArtifactManifest, Descriptor
+from casstore.oci import Descriptor
 from casstore.progress import Meter, Progress, silent
-from casstore.reference import LayoutReference, Reference, RegistryReference
+from casstore.reference import Reference, RegistryReference
+from casstore.survey import Graph, read_manifest, survey
 
 Registries = Callable[[RegistryReference], AbstractContextManager[Target]]
 """Opens a repository of a registry."""
@@ -28,6 +27,9 @@ class TransferOptions:
 
     registries: Registries | None = None
     concurrency: int = graph.DEFAULT_CONCURRENCY
+    """Blobs moved at the same time."""
+    referrers: bool = False
+    """Copy what refers to the snapshot, too, as signatures, and what refers to that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class TransferReport:
     """The place with the digest: what to pull to get just this."""
     name: str
     copy: CopyReport
+    parents: tuple[TransferReport, ...] = ()
+    """What was pushed before it because it comes from there, oldest first."""
 
     @property
     def digest(self) -> Digest:
@@ -45,43 +49,68 @@ class TransferReport:
         return self.copy.root.digest
 
 
-@contextmanager
-def open_target(
-    reference: Reference, options: TransferOptions, *, create: bool, durability: Durability
-) -> Iterator[Target]:
-    """The registry or plain layout that a reference names.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An artifact to push, and the tag that it gets."""
 
-    Raises:
-        NotFound: there is no layout, and `create` is not set.
-    """
-    if isinstance(reference, LayoutReference):
-        yield LayoutTarget(reference.path, create=create, durability=durability)
-        return
-    if options.registries is not None:
-        with options.registries(reference) as target:
-            yield target
-        return
-    from casstore.registry import RegistryTarget  # slow to import, and only needed here
-
-    with RegistryTarget(reference) as target:
-        yield target
+    graph: Graph
+    tag: str
+    modest: bool = False
+    """The tag was not asked for by name: it is refused where it stands for something else."""
 
 
 def push(
     source: Source,
-    root: Descriptor,
     target: Target,
+    jobs: Sequence[Job],
     reference: Reference,
     *,
-    tag: str,
     options: TransferOptions,
     progress: Progress = silent,
-) -> TransferReport:
-    """Copy the artifact `root` to `target`, which `reference` names, under `tag`."""
-    manifest = graph.read_manifest(source, root)
-    meter = Meter(progress, "pushing", _total(manifest))
-    report = copy_graph(source, target, manifest, tag=tag, meter=meter, concurrency=options.concurrency)
-    return TransferReport(f"{reference.name}@{root.digest}", tag, report)
+    phase: str = "pushing",
+) -> list[TransferReport]:
+    """Copy artifacts to `target`, which `reference` names, one after the other. What one brought, the next has there.
+
+    Raises:
+        AlreadyExists: a modest job's tag is taken; nothing was copied.
+    """
+    for job in jobs:
+        if job.modest:
+            _require_free(target, job, reference)
+    blobs = {blob.digest: blob.size for job in jobs for blob in job.graph.blobs}
+    meter = Meter(progress, phase, sum(blobs.values()))
+    copier = Copier(source, target, concurrency=options.concurrency)
+    return [
+        TransferReport(
+            f"{reference.name}@{job.graph.root.digest}", job.tag, copier.copy(job.graph, tag=job.tag, meter=meter)
+        )
+        for job in jobs
+    ]
+
+
+def plan(target: Prober, jobs: Iterable[Job], options: TransferOptions) -> list[Plan]:
+    """What `push` would move; what one job brings, the next has there."""
+    plans: list[Plan] = []
+    coming: set[Digest] = set()
+    for job in jobs:
+        plans.append(
+            graph.plan(target, job.graph, name=job.tag, concurrency=options.concurrency, assumed=frozenset(coming))
+        )
+        coming.update(job.graph.needs)
+    return plans
+
+
+def _require_free(target: Target, job: Job, reference: Reference) -> None:
+    try:
+        found = target.resolve(job.tag).digest
+    except NotFound:
+        return
+    if found != job.graph.root.digest:
+        raise AlreadyExists(
+            f"push to {reference.name}: expected the tag {job.tag} to be free for the parent"
+            f" {job.graph.root.digest.short}, got one that stands for {found.short}; push the parent by itself, under"
+            " another tag, and then this without its parents"
+        )
 
 
 def push_name(reference: Reference, digest: Digest, names: tuple[str, ...]) -> str:
@@ -100,30 +129,31 @@ def push_name(reference: Reference, digest: Digest, names: tuple[str, ...]) -> s
     return names[0]
 
 
-def pull(
-    source: Source,
-    target: Target,
-    reference: Reference,
-    *,
-    name: SnapshotName,
-    admit: Callable[[Digest], object],
-    options: TransferOptions,
-    progress: Progress = silent,
-) -> TransferReport:
-    """Copy what `reference` stands for to `target`, under `name`; `admit` may refuse its digest before the work.
+def find(source: Source, reference: Reference, verb: str) -> Descriptor:
+    """What `reference` stands for at `source`, now: whatever becomes of the tag meanwhile, this is what is copied.
 
     Raises:
         NotFound: there is no such tag or manifest.
-        DigestMismatch: what came is not what the reference pins.
+        DigestMismatch: it is not what the reference pins.
     """
     root = source.resolve(str(reference.digest or reference.tag))
     if reference.digest is not None and root.digest != reference.digest:
-        raise DigestMismatch(f"pull of {reference}", expected=str(reference.digest), got=str(root.digest))
+        raise DigestMismatch(f"{verb} {reference}", expected=str(reference.digest), got=str(root.digest))
+    return root
+
+
+def pull_job(
+    source: Source, reference: Reference, *, name: SnapshotName, admit: Callable[[Digest], object], referrers: bool
+) -> Job:
+    """What a pull of `reference` copies; `admit` may refuse its digest before more than that is read.
+
+    Raises:
+        As `find`; UnsupportedVersion: it is no snapshot.
+    """
+    root = find(source, reference, "pull of")
     admit(root.digest)
-    manifest = graph.read_manifest(source, root)
-    meter = Meter(progress, "pulling", _total(manifest))
-    report = copy_graph(source, target, manifest, tag=name, meter=meter, concurrency=options.concurrency)
-    return TransferReport(f"{reference.name}@{root.digest}", name, report)
+    manifest = read_manifest(source, root)
+    return Job(survey(source, root, manifest.raw, referrers=referrers), name)
 
 
 def pull_name(reference: Reference, name: str | None) -> SnapshotName:
@@ -142,7 +172,3 @@ def pull_name(reference: Reference, name: str | None) -> SnapshotName:
         return parse_name(reference.tag)
     except InvalidName as error:
         raise UsageError(f"pull of {reference}: its tag cannot be a name here: {error}; give one with --name") from None
-
-
-def _total(manifest: ArtifactManifest) -> int:
-    return sum(blob.size for blob in dict.fromkeys(manifest.children))

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from casstore import Snapshot, Store
-from tests.benchmarks import chain, page, series, speed
+from tests.benchmarks import chain, page, series, speed, transfer
 from tests.benchmarks.packages import files_below
 from tests.benchmarks.report import Table
 from tests.support import disks, needs
@@ -52,6 +52,33 @@ def test_goals_are_judged_by_pairs_and_by_the_best_peer() -> None:
     assert judged["restore: times borg's"].verdict == "reached"
     # A GiB is read, scanned and hashed at 10 GiB/s, and the rest hardly counts: a second is 3.3 times that.
     assert judged["create gen1: wall / limit"].got == pytest.approx(1 / 0.3, rel=0.1)
+
+
+def test_transfers_are_judged_by_pairs() -> None:
+    took = {transfer.PUSH: 2.0, transfer.AGAIN: 1.0, transfer.TRANSFER: 3.0, transfer.PULL: 6.0, transfer.START: 1.0}
+    theirs = [{transfer.PUSH: each, transfer.AGAIN: 0.5, transfer.PULL: each} for each in (2.0, 4.0, 8.0)]
+    ours = [{what: seconds * factor for what, seconds in took.items()} for factor in (2, 1, 2)]
+    result = transfer.Transfer(
+        allocated=disks.GIB,
+        stored=10**8,
+        blobs=5,
+        rounds={"casstore": ours, "skopeo": theirs},
+        peak={"casstore": {"push": 50 * disks.MIB, "pull": 100 * disks.MIB}, "skopeo": {"pull": 20 * disks.MIB}},
+        new=1000,
+        sent={"casstore": 1100, "skopeo": 2000},
+    )
+    judged = {goal.name: (goal.got, goal.verdict) for goal in transfer.goals(result)}
+    assert judged == {
+        "push: times skopeo's": (0.5, "reached"),  # of 2, 0.5 and 0.5
+        "pull, transfer only: times skopeo's": (0.75, "reached"),  # of 3, 0.75 and 0.75
+        "pull: times skopeo's": (1.5, "missed"),  # of 6, 1.5 and 1.5
+        "memory: largest peak / 200 MiB": (0.5, "reached"),
+        "push after small edits: bytes sent / new blobs and manifest": (1.1, "missed"),
+    }
+    assert transfer.ratio(result, transfer.PULL, without_start=True) == 1.25
+    shown = [table.text() for table in transfer.tables(result)]
+    assert "casstore / skopeo" in shown[0]
+    assert "1.25" in shown[0]
 
 
 def test_the_page_keeps_the_parts_that_were_measured_before(tmp_path: Path) -> None:

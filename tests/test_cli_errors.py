@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -240,22 +239,3 @@ def test_a_disk_never_goes_to_or_comes_from_a_terminal(casstore: Casstore, disk:
     finally:
         os.close(primary)
         os.close(secondary)
-
-
-@pytest.mark.parametrize(("options", "bar"), [([], True), (["-q"], False), (["--json"], False)])
-def test_work_that_lasts_has_a_bar_on_a_terminal(
-    casstore: Casstore, disk: Path, options: list[str], *, bar: bool
-) -> None:
-    primary, secondary = pty.openpty()
-    casstore.env |= {"TERM": "xterm"}
-    with casstore.start("create", "slow", "--disk", "-", *options, stderr=secondary) as process:
-        os.close(secondary)
-        assert process.stdin is not None
-        data = memoryview(disk.read_bytes())
-        for start in range(0, len(data), len(data) // 8):
-            process.stdin.write(data[start : start + len(data) // 8])
-            process.stdin.flush()
-            time.sleep(0.3)
-        process.communicate(timeout=60)
-        assert ("capturing" in _read_screen(primary)) == bar
-    assert process.returncode == 0

@@ -17,7 +17,7 @@ from tests.support.command import Casstore
 
 VERBS = (
     *("create", "list", "inspect", "verify", "restore", "tag", "remove"),
-    *("push", "pull", "login", "logout", "stats", "gc", "reindex", "completion"),
+    *("push", "pull", "copy", "login", "logout", "stats", "gc", "reindex", "completion"),
 )
 
 
@@ -72,6 +72,14 @@ def test_help_groups_the_verbs_by_purpose(casstore: Casstore, flag: str) -> None
     assert re.search(r"Snapshots:\n  create ", text)
     assert re.search(r"Registries and OCI layouts:\n  push ", text)
     assert "  remove, rm" in text
+
+
+def test_what_few_need_stands_under_a_heading_of_its_own(casstore: Casstore) -> None:
+    text = casstore("push", "--help").stdout
+    options, connection = text.split("\nConnection:\n")
+    assert "--dry-run" in options
+    assert "--ca-bundle" not in options
+    assert "--ca-bundle" in connection
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -61,7 +61,8 @@ def test_push_and_pull_through_a_layout(casstore: Casstore, there: Casstore, dis
     digest = casstore.json("inspect", "base")["digest"]
     pushed = casstore("push", "base", f"oci:{layout}:v1")
     assert pushed.stdout == f"oci:{layout}@{digest}\n"
-    assert re.fullmatch(r"pushed base: 4 blobs moved, \S+ KiB; 0 there already, 0 B; \S+ s\n", pushed.stderr)
+    said = rf"pushed oci:{layout}:v1: 4 blobs moved, \S+ KiB; 0 there already, 0 B; \S+ s\n"
+    assert re.fullmatch(said, pushed.stderr)
     again = casstore.json("push", "base", f"oci:{layout}:v1")
     assert (again["moved_blobs"], again["present_blobs"]) == (0, 4)
     pulled = there("pull", pushed.stdout.strip(), "--name", "mine")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
-from casstore import errors
+from casstore import errors, spec, survey
+from casstore.credentials import HelperOptions
+from casstore.graph import DEFAULT_CONCURRENCY
+from casstore.registry import RegistryOptions, failures, http, pace, tags, upload
+from casstore.schema import validate
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("fixtures/**/*.md")])
@@ -97,3 +102,57 @@ def test_exit_codes_equal_the_table() -> None:
 )
 def test_commands_are_found_in_code_only(text: str, verbs: list[str]) -> None:
     assert [verb for code in _code(text) for verb in CALL.findall(code)] == verbs
+
+
+def test_the_defaults_of_transfers_are_those_in_the_text() -> None:
+    text = (ROOT / "docs/reference/registries.md").read_text()
+    table = dict(re.findall(r"^\|[^|]*\| `(--[a-z-]+)` \| ([^|]+) \|$", text, re.MULTILINE))
+    options = RegistryOptions()
+    assert {option: None if value == "none" else value for option, value in table.items()} == {
+        "--retries": str(options.attempts - 1),
+        "--timeout": f"{options.read_timeout:g}s",
+        "--min-rate": f"{options.min_rate}/s",
+        "--deadline": options.deadline,
+        "--limit-rate": options.limit_rate,
+        "--max-requests": options.max_requests,
+        "--concurrency": str(DEFAULT_CONCURRENCY),
+    }
+
+
+@pytest.mark.parametrize(
+    ("sentence", "values"),
+    [
+        (r"the answers ([\d, and]+); no other", lambda: failures.PASSING),
+        (r"at random up to ([\d.]+) s,", lambda: {RegistryOptions().backoff}),
+        (r"A helper has (\d+) seconds", lambda: {HelperOptions("", {}).timeout}),
+        (r"more than (\d+) s are not waited", lambda: {pace.MAX_WAIT}),
+        (r"At most (\d+) redirects", lambda: {http.MAX_REDIRECTS}),
+        (r"`PATCH`\): of (\d+) MiB", lambda: {upload.PART / spec.MIB}),
+        (r"(\d+) MiB at ECR", lambda: {upload.ECR_PART / spec.MIB}),
+        (r"and so on: ([\d,]+) of them", lambda: {survey.MAX_REFERRERS}),
+        (r"and (\d+) levels at most", lambda: {survey.MAX_DEPTH}),
+        (r"A manifest has at most (\d+) MiB", lambda: {spec.MAX_MANIFEST / spec.MIB}),
+        (r"A list of tags ends\s+at ([\d,]+),", lambda: {tags.MAX_TAGS}),
+        (r"an error of a registry at (\d+) KiB", lambda: {failures.ERROR_BODY / 1024}),
+    ],
+)
+def test_the_numbers_about_registries_are_those_of_the_code(sentence: str, values: Callable[[], set[float]]) -> None:
+    text = (ROOT / "docs/reference/registries.md").read_text()
+    match = re.search(sentence, text)
+    assert match is not None
+    assert {float(each.replace(",", "")) for each in re.findall(r"\d[\d.]*(?:,\d{3})*", match[1])} == values()
+
+
+def test_every_variable_that_is_read_is_documented() -> None:
+    read = set(re.findall(r'"([A-Z][A-Z_]{3,}|[a-z]+_proxy)"', (ROOT / "casstore/cli/env.py").read_text()))
+    page = (ROOT / "docs/reference/cli.md").read_text()
+    known = set(re.findall(r"`(\w+)`", page.partition("## Environment")[2].partition("\n## ")[0]))
+    aside = {"OPENBLAS_NUM_THREADS", "REQUEST_METHOD", "TERM"}  # set, or asked for nothing that anybody would set
+    assert {name for name in read - aside if name.lower() not in known} <= known
+
+
+def test_the_json_lines_in_the_text_are_as_their_schema_says() -> None:
+    lines = re.findall(r'^\{"version".*\}$', (ROOT / "docs/how-to/unattended.md").read_text(), re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        validate(json.loads(line), "cli-progress", subject=line)

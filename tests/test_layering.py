@@ -29,10 +29,10 @@ LAYERS = {
         *("durable", "memory", "blobs", "operation", "layout", "refs", "stamps", "storeindex", "storedir", "sources"),
         *("credentials", "registry"),
     },
-    "derived": {"graph", "tables", "queries", "catalog", "derived", "lineage", "transaction"},
+    "derived": {"survey", "graph", "tables", "queries", "catalog", "derived", "lineage", "transaction"},
     "dialects": {"microsandbox"},
     "use cases": {"create", "restore", "transfer", "verify", "archive", "check", "gc", "retention", "stats", "attest"},
-    "face": {"config", "snapshot", "listing", "store"},
+    "face": {"config", "snapshot", "listing", "places", "creation", "moving", "store", "remote"},
     "command line": {"cli", "__main__"},
     "sdk": {"aio"},
 }

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qs, quote_plus
 
 import pytest
 from hypothesis import given
@@ -21,6 +25,8 @@ from casstore.credentials import Anonymous, Credentials, HostCredentials
 from casstore.errors import (
     CasstoreError,
     DigestMismatch,
+    HelperFailed,
+    InvalidReference,
     NotFound,
     RegistryError,
     SizeMismatch,
@@ -29,11 +35,11 @@ from casstore.errors import (
 )
 from casstore.oci import Descriptor
 from casstore.registry import RegistryTarget, login
-from casstore.registry.auth import Authenticator, Challenge
+from casstore.registry.auth import Authenticator, Challenge, merge_scopes
 from casstore.registry.failures import ERROR_BODY, explain, quoted
 from casstore.registry.urls import Origin, follow, is_address, same_site
 from casstore.streams import BytesSource, fetch_all
-from tests.support.registry_simulator import PASSWORD, USER, RegistrySimulator
+from tests.support.registry_simulator import IDENTITY_TOKEN, PASSWORD, REGISTRY_TOKEN, USER, RegistrySimulator
 from tests.support.servers import registry as real_registry
 
 REPOSITORY = "some/repository"
@@ -229,7 +235,275 @@ def test_91_a_challenge_is_read_in_linear_time(piece: str) -> None:
     assert challenge == Challenge("bearer", "https://a/t")
 
 
+@pytest.mark.parametrize("uses", [1, 2])
+def test_tokens_may_end_all_the_time(bearer: RegistrySimulator, uses: int) -> None:
+    """Every request is challenged again at most once, and none fails."""
+    bearer.faults.uses = uses
+    with known(bearer) as target:
+        for number in range(5):
+            descriptor = push(target, b"%d" % number)
+            assert fetch_all(target, descriptor, limit=10) == b"%d" % number
+    assert len({request.path for request in bearer.seen("GET", "/token")}) == 2  # with pull, and with pull,push
+
+
+# --- scopes
+
+
+def test_a_wider_scope_that_the_registry_demands_is_asked_for(bearer: RegistrySimulator) -> None:
+    """`insufficient_scope`; the next request of that kind asks for it at once."""
+    bearer.faults.demand = "pull,metadata_read,*"
+    with known(bearer) as target:
+        assert target.exists(BLOB)
+        assert fetch_all(target, BLOB, limit=spec.MIB) == DATA
+    [first] = bearer.seen("GET", "/token")
+    assert parse_qs(first.path.partition("?")[2])["scope"] == [f"repository:{REPOSITORY}:pull,metadata_read,*"]
+    assert [request.method for request in bearer.requests] == ["HEAD", "GET", "HEAD", "GET"]
+
+
+def test_91_a_scope_that_never_suffices_ends_after_one_round(bearer: RegistrySimulator) -> None:
+    """The registry wants more each time."""
+    with known(bearer) as target:
+        target.exists(BLOB)
+        for actions in ("pull,a", "pull,a,b"):
+            bearer.faults.demand = actions
+            target.exists(BLOB)
+        bearer.faults.refusals = 1000
+        with pytest.raises(Unauthorized, match=r"got 401.*check the permissions, or run: casstore login"):
+            target.fetch(BLOB)
+    assert len(bearer.seen("GET", "/blobs")) == 2
+
+
+MOUNT = "repository:a/b:pull,push repository:c/d:pull"
+
+
+@pytest.mark.parametrize(
+    ("asked", "demanded", "merged"),
+    [
+        ("", "registry:catalog:*", ""),
+        ("repository:a/b:pull", "", "repository:a/b:pull"),
+        ("repository:a/b:pull", "repository:a/b:pull", "repository:a/b:pull"),
+        ("repository:a/b:pull,push", "repository:a/b:push", "repository:a/b:pull,push"),
+        ("repository:a/b:pull", "repository:a/b:pull,push", "repository:a/b:pull,push"),
+        ("repository:a/b:pull", "repository:other:pull,push", "repository:a/b:pull"),
+        ("repository:a/b:pull", "repository:a/b:pu sh,DELETE,,x\x1b", "repository:a/b:pull,pu"),
+        ("repository:r.example:5000/a:pull", "repository:r.example:5000/a:*", "repository:r.example:5000/a:pull,*"),
+        (MOUNT, "repository:c/d:pull repository:a/b:push,pull", MOUNT),
+        (MOUNT, "repository:c/d:push", "repository:a/b:pull,push repository:c/d:pull,push"),
+        ("repository:a:pull repository:a:push", "", "repository:a:pull,push"),
+    ],
+)
+def test_scopes_are_merged_for_the_same_repository(asked: str, demanded: str, merged: str) -> None:
+    assert merge_scopes(asked, demanded) == merged
+
+
+ACTIONS = st.lists(st.sampled_from(["pull", "push", "delete", "*"]), min_size=1, unique=True).map(",".join)
+SCOPES = st.dictionaries(st.sampled_from(["a", "a/b", "h:1/c"]), ACTIONS).map(
+    lambda scopes: " ".join(f"repository:{name}:{actions}" for name, actions in scopes.items())
+)
+
+
+@given(SCOPES, SCOPES | st.text())
+def test_merged_scopes_stay_with_what_was_asked(asked: str, demanded: str) -> None:
+    merged = merge_scopes(asked, demanded)
+    before, after = (dict(scope.rpartition(":")[::2] for scope in text.split()) for text in (asked, merged))
+    assert before.keys() == after.keys()
+    assert all(set(before[name].split(",")) <= set(after[name].split(",")) for name in before)
+    assert merge_scopes(merged, demanded) == merged
+    assert merge_scopes(asked, asked) == asked
+
+
+@pytest.mark.parametrize("identity", [False, True])
+def test_several_scopes_go_into_one_request(bearer: RegistrySimulator, identity: bool) -> None:
+    """Several parameters of a GET; one field of an OAuth2 form."""
+    given = Credentials(identity_token=IDENTITY_TOKEN) if identity else Credentials(USER, PASSWORD)
+    asked: list[tuple[str, bytes | None]] = []
+
+    def fetch_token(url: str, _: str | None, form: bytes | None) -> tuple[int, bytes]:
+        asked.append((url, form))
+        return 200, b'{"token": "t"}'
+
+    origin = Origin.of(bearer.url)
+    authenticator = Authenticator(bearer.host, origin, HostCredentials(bearer.host, given), fetch_token)
+    challenge = f'Bearer realm="{bearer.url}/token",service="s",scope="repository:c/d:pull"'
+    assert authenticator.answer(challenge, MOUNT, refused=None) == "Bearer t"
+    [(url, form)] = asked
+    query = parse_qs(form.decode() if form else url.partition("?")[2])
+    assert query["scope"] == ([MOUNT] if identity else MOUNT.split())
+    assert query["service"] == ["s"]
+
+
+# --- identity tokens (OAuth2) and registry tokens
+
+
+def with_token(server: RegistrySimulator, **fields: str) -> RegistryTarget:
+    source = HostCredentials(server.host, Credentials(**fields))
+    return RegistryTarget(server.reference(REPOSITORY), server.options, source)
+
+
+def test_an_identity_token_is_exchanged(bearer: RegistrySimulator) -> None:
+    with with_token(bearer, identity_token=IDENTITY_TOKEN) as target:
+        new = push(target, b"new")
+        assert fetch_all(target, new, limit=10) == b"new"
+    assert len(bearer.seen("POST", "/token")) == 2
+    assert bearer.seen("GET", "/token") == []
+    assert not any("Basic" in header for header in bearer.sent_secrets())
+    assert not any("canary" in request.path for request in bearer.seen("POST", "/token"))
+
+
+def test_an_identity_token_that_is_replaced(bearer: RegistrySimulator) -> None:
+    """The next one counts from then on; the last one would be refused."""
+    bearer.faults.rotate, bearer.faults.uses = True, 1
+    with with_token(bearer, identity_token=IDENTITY_TOKEN) as target:
+        for _ in range(3):
+            assert target.exists(BLOB)
+        assert IDENTITY_TOKEN in target._client.auth.secrets
+        assert bearer.identity_token in target._client.auth.secrets
+
+
+def test_a_refused_identity_token_is_not_repeated(bearer: RegistrySimulator) -> None:
+    bearer.faults.echo = True
+    with with_token(bearer, identity_token="canary-old/token") as target:
+        with pytest.raises(Unauthorized, match=r"token server.*expected a token, got 401") as caught:
+            target.exists(BLOB)
+        assert "canary" not in str(caught.value)
+    assert len(bearer.seen("POST", "/token")) == 1
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_token_server_without_oauth_gets_the_password(bearer: RegistrySimulator, status: int) -> None:
+    """As the specification wants it; without a password it is the end."""
+    bearer.faults.oauth = status
+    with with_token(bearer, username=USER, password=PASSWORD, identity_token=IDENTITY_TOKEN) as target:
+        assert target.exists(BLOB)
+    assert len(bearer.seen("GET", "/token")) == 1
+    with with_token(bearer, identity_token=IDENTITY_TOKEN) as target, pytest.raises(CasstoreError, match=str(status)):
+        target.exists(BLOB)
+
+
+def test_91_an_identity_token_stays_on_the_site(bearer: RegistrySimulator, other: RegistrySimulator) -> None:
+    bearer.faults.challenge = f'Bearer realm="{other.url}/token",service="s"'
+    with with_token(bearer, identity_token=IDENTITY_TOKEN) as target, pytest.raises(Unauthorized, match="another site"):
+        target.exists(BLOB)
+    assert [request.method for request in other.requests] == ["GET"]
+    assert "canary" not in other.requests[0].path
+
+
+def test_a_registry_token_is_sent_as_it_is(bearer: RegistrySimulator) -> None:
+    with with_token(bearer, registry_token=REGISTRY_TOKEN) as target:
+        push(target, b"new")
+        assert fetch_all(target, BLOB, limit=spec.MIB) == DATA
+    assert bearer.seen("GET", "/token") == []
+    assert set(bearer.sent_secrets()) == {f"Bearer {REGISTRY_TOKEN}"}
+
+
+@pytest.mark.parametrize("token", ["canary-wrong", "canary\r\nX: y", "canary \u00e4"])
+def test_91_a_registry_token_that_is_refused_or_none(bearer: RegistrySimulator, token: str) -> None:
+    with with_token(bearer, registry_token=token) as target, pytest.raises(Unauthorized) as caught:
+        target.exists(BLOB)
+    assert "canary" not in str(caught.value)
+    assert len(bearer.requests) <= 2
+
+
+# --- where credentials are looked up
+
+
+def test_the_repository_decides_which_credentials_are_used(basic: RegistrySimulator) -> None:
+    source = HostCredentials(basic.host, Credentials(USER, PASSWORD), path="some")
+    with RegistryTarget(basic.reference(REPOSITORY), basic.options, source) as target:
+        assert target.exists(BLOB)
+    with (
+        RegistryTarget(basic.reference("other/repository"), basic.options, source) as target,
+        pytest.raises(Unauthorized),
+    ):
+        target.fetch(BLOB)
+    assert basic.sent_secrets() == [BASIC]
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_a_source_is_asked_once_and_only_when_needed(auth: str) -> None:
+    """It may be a helper that takes half a minute, or a file that is broken."""
+
+    class Broken:
+        asked = 0
+
+        def lookup(self, host: str, repository: str = "") -> Credentials | None:
+            self.asked += 1
+            raise HelperFailed("no")
+
+    source = Broken()
+    with RegistrySimulator() as server, RegistryTarget(server.reference("a/b"), server.options, source) as target:
+        server.faults.status = 404
+        with pytest.raises(NotFound):
+            target.fetch(BLOB)
+        assert source.asked == 0
+        server.faults.status, server.auth = None, auth  # type: ignore[assignment]
+        for _ in range(3):
+            with pytest.raises(HelperFailed, match="no"):
+                target.fetch(BLOB)
+        assert source.asked == 1
+
+
 # --- realms
+
+
+def trusting(server: RegistrySimulator, *realms: str) -> RegistryTarget:
+    options = replace(server.options, trusted_realms=realms)
+    return RegistryTarget(server.reference(REPOSITORY), options, server.credentials)
+
+
+def test_91_a_realm_that_is_trusted_gets_the_password(bearer: RegistrySimulator, other: RegistrySimulator) -> None:
+    """The token server of a registry on loopback, on another port: it must be told."""
+    bearer.faults.challenge = f'Bearer realm="{other.url}/token",service="s"'
+    other.tokens = bearer.tokens
+    with trusting(bearer, "elsewhere.example", other.host) as target:
+        push(target, b"new")
+    assert set(other.sent_secrets()) == {BASIC}
+
+
+def test_91_a_trusted_realm_has_a_port(bearer: RegistrySimulator, other: RegistrySimulator) -> None:
+    bearer.faults.challenge = f'Bearer realm="{other.url}/token",service="s"'
+    with (
+        trusting(bearer, "127.0.0.1") as target,
+        pytest.raises(Unauthorized, match=f"trust it: --trust-realm {other.host}$"),
+    ):
+        target.exists(BLOB)
+    assert other.sent_secrets() == []
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm", "trusted", "allowed"),
+    [
+        ("https://r.example", "https://auth.example", "auth.example", True),
+        ("https://r.example", "https://auth.example", "AUTH.example:443", True),
+        ("https://r.example", "https://auth.example:444", "auth.example", False),
+        ("https://r.example", "https://auth.example:444", "auth.example:444", True),
+        ("https://r.example", "https://sub.auth.example", "auth.example", False),
+        ("https://r.example", "http://auth.example", "auth.example", False),
+        ("https://r.example", "https://10.0.0.1", "10.0.0.1", True),
+        ("https://r.example", "https://[::1]:81", "[::1]:81", True),
+        ("http://r.example", "http://auth.example", "auth.example", True),
+    ],
+)
+def test_91_what_trust_covers(registry: str, realm: str, trusted: str, allowed: bool) -> None:
+    """Exactly that host and port; and never http below https."""
+    asked: list[str | None] = []
+
+    def fetch_token(url: str, authorization: str | None, form: bytes | None) -> tuple[int, bytes]:
+        asked.append(authorization)
+        return 200, b'{"token": "t"}'
+
+    source = HostCredentials("r.example", Credentials(USER, PASSWORD))
+    authenticator = Authenticator("r.example", Origin.of(registry), source, fetch_token, trusted_realms=[trusted])
+    try:
+        authenticator.answer(f'Bearer realm="{realm}/token"', "", refused=None)
+    except RegistryError:
+        assert not allowed
+    assert (BASIC in asked) is allowed
+
+
+def test_a_trusted_realm_is_a_host(bearer: RegistrySimulator) -> None:
+    with pytest.raises(InvalidReference):
+        trusting(bearer, "https://auth.example/token")
 
 
 def test_91_a_realm_on_another_port_gets_no_password(bearer: RegistrySimulator, other: RegistrySimulator) -> None:
@@ -320,7 +594,7 @@ def test_91_what_is_one_site(registry: str, realm: str, allowed: bool) -> None:
     assert same_site(Origin.of(realm), Origin.of(registry)) is allowed
     asked: list[str | None] = []
 
-    def fetch_token(url: str, authorization: str | None) -> tuple[int, bytes]:
+    def fetch_token(url: str, authorization: str | None, form: bytes | None) -> tuple[int, bytes]:
         asked.append(authorization)
         return 200, b'{"token": "t"}'
 
@@ -506,6 +780,37 @@ def test_106_no_part_of_a_long_token_that_a_server_repeats() -> None:
     assert explain((secret * 20).encode()[:ERROR_BODY], [secret]).strip("*") == ""
 
 
+def test_106_the_password_is_remembered_however_many_tokens_there_were(bearer: RegistrySimulator) -> None:
+    bearer.faults.uses = 1
+    with known(bearer) as target:
+        for _ in range(40):
+            target.exists(BLOB)
+        assert {PASSWORD, BASIC.partition(" ")[2]} <= set(target._client.auth.secrets)
+        assert len(target._client.auth.secrets) < 50
+
+
+@pytest.mark.parametrize("form", [quote_plus, lambda secret: json.dumps(secret)[1:-1], lambda secret: secret])
+def test_106_a_secret_in_the_forms_in_which_it_was_sent(form: Callable[[str], str]) -> None:
+    source = HostCredentials("h", Credentials("alice", 'can"ary/ +\u00e4', "iden+ tity"))
+    authenticator = Authenticator("h", Origin.of("https://h"), source, lambda *_: (500, b""))
+    with pytest.raises(CasstoreError):
+        authenticator.answer('Bearer realm="https://h/t"', "", refused=None)
+    for secret in ('can"ary/ +\u00e4', "iden+ tity"):
+        assert explain(f"<{form(secret)}>".encode(), authenticator.secrets) == "<***>"
+
+
+def test_106_no_secret_from_a_realm(bearer: RegistrySimulator) -> None:
+    """One that the registry makes of what it was sent."""
+    with known(bearer) as target:
+        target.exists(BLOB)
+        for realm in (f"ftp://x/{PASSWORD}", f"http://10.0.0.1/{PASSWORD}", f"http://127.0.0.1:99999/{PASSWORD}"):
+            bearer.faults.challenge = f'Bearer realm="{realm}"'
+            bearer.tokens.clear()
+            with pytest.raises(RegistryError, match="realm") as caught:
+                target.exists(BLOB)
+            assert PASSWORD not in str(caught.value)
+
+
 def test_106_a_secret_within_another() -> None:
     assert explain(b"got canary-long", ["canary", "canary-long"]) == "got ***"
 
@@ -630,13 +935,39 @@ def test_a_real_registry_with_tokens_from_another_port(tmp_path: Path) -> None:
         assert {request.authorization for request in asked} == {None}
 
 
+@pytest.mark.needs("docker-registry")
+def test_a_real_registry_whose_tokens_end_in_the_middle_of_a_push(tmp_path: Path) -> None:
+    """docker-registry takes tokens for 60 s longer than they say, so these end 58 s before they begin.
+
+    The client believes that they live for minutes: each one after the first of its scope is the answer to a 401.
+    """
+    with real_registry(tmp_path, auth="token") as server:
+        assert server.token_server is not None
+        server.token_server.life, server.token_server.claimed_life = -58, 300
+
+        class Patient(BytesSource):
+            def fetch(self, descriptor: Descriptor) -> Reader:
+                time.sleep(0 if expired.is_set() else 3)
+                expired.set()
+                return super().fetch(descriptor)
+
+        expired = threading.Event()
+        data = bytes(range(256)) * 4096
+        descriptor = Descriptor.of(data, "application/x")
+        with RegistryTarget(server.reference("a/b"), server.options, server.credentials) as target:
+            target.push(descriptor, Patient(data))
+            assert fetch_all(target, descriptor, limit=2 * spec.MIB) == data
+        asked = Counter(request.query["scope"][0] for request in server.token_server.requests)
+    assert asked["repository:a/b:pull,push"] >= 2
+
+
 # --- parsing
 
 
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ('Bearer realm="https://a/t",service="s",scope="x:y:z"', Challenge("bearer", "https://a/t", "s")),
+        ('Bearer realm="https://a/t",service="s",scope="x:y:z"', Challenge("bearer", "https://a/t", "s", "x:y:z")),
         ('bearer REALM="https://a/t" , Service=s', Challenge("bearer", "https://a/t", "s")),
         ('Bearer realm="https://a/t?x=1,2",service=""', Challenge("bearer", "https://a/t?x=1,2", "")),
         ('Basic realm="R", Bearer realm="https://a/t",service="s"', Challenge("bearer", "https://a/t", "s")),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from casstore.digest import Digest
 from casstore.errors import CorruptContent, DigestMismatch, NotFound, SizeMismatch, Unavailable, UnsupportedVersion
 from casstore.oci import Descriptor
-from casstore.streams import COPY_CHUNK, BytesSource, VerifiedReader, fetch_all
+from casstore.streams import COPY_CHUNK, BytesSource, VerifiedReader, Vouching, fetch_all
 
 TYPE = "application/octet-stream"
 
@@ -56,8 +56,12 @@ SIZES = st.lists(st.sampled_from([-1, 1, 2, 3, 7, 100]), min_size=1, max_size=4)
 def test_right_content(content: bytes, sizes: list[int], most: int) -> None:
     body = Body(content, most)
     reading = reader(body, content)
+    if content:
+        assert reading.verified is None
     assert drain(reading, sizes) == content
     assert reading.read() == b""
+    assert reading.verified == Descriptor.of(content, TYPE)
+    assert isinstance(reading, Vouching)
     assert reading.read(5) == b""
 
 

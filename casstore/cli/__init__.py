@@ -5,8 +5,11 @@
     env.py         the only place that reads the environment and the home directory
     session.py     what the verbs share: settings, opening the store, talking
     options.py     options and arguments that several verbs have
-    render.py      text and JSON; progress.py: the bar
+    render.py      text and JSON; moved.py: of transfers; progress.py, bars.py: how far work is
+    connection.py  options to reach registries, and the one opener of a run; identity.py: whose credentials
+    units.py       sizes, durations and rates as people write them
     capture.py snapshots.py verification.py upkeep.py transfers.py login.py completion.py      the verbs
+    remotes.py     list, inspect and remove of what is elsewhere
 
 stdout is data, stderr is talk. A module of the library that is slow to import (numpy, oras, jsonschema) is imported by
 the verb that needs it, inside its function, so that `casstore --version` and `--help` answer at once.

@@ -19,6 +19,7 @@ from casstore.cli.options import (
     force_option,
     json_option,
     parse_labels,
+    progress_option,
     quiet_option,
     selector,
     verb,
@@ -73,6 +74,7 @@ _ALGORITHMS = ("sha256", "sparse", "sparse-zero", "blake3-merkle")
 @force_option("Take over a name or path that is in use.")
 @json_option
 @quiet_option
+@progress_option
 @click.pass_obj
 def create(
     session: Session,
@@ -245,6 +247,7 @@ def _created_document(snapshot: Snapshot, cost: Created | None, seconds: float) 
 @workers_option
 @force_option("Replace what is at DEST.")
 @quiet_option
+@progress_option
 @click.pass_obj
 def restore(
     session: Session, snapshot: str, destination: str, seeds: tuple[str, ...], workers: int | None, force: bool

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
+
+_CREDENTIALS = frozenset({"CASSTORE_REGISTRY", "CASSTORE_USERNAME", "CASSTORE_PASSWORD", "CASSTORE_TOKEN"})
+"""What no other program gets to see."""
 
 
 def prepare() -> None:
@@ -20,8 +23,33 @@ class Settings:
 
     store: str
     """The store's directory: --store, else $CASSTORE_STORE, else ~/.casstore."""
-    docker_config: str
-    """The file with the registries' passwords: $DOCKER_CONFIG/config.json, else ~/.docker/config.json."""
+    auth_files: tuple[str, ...]
+    """The files of passwords, in the order in which they are asked: $REGISTRY_AUTH_FILE or else Podman's
+    $XDG_RUNTIME_DIR/containers/auth.json, then Docker's: $DOCKER_CONFIG/config.json or ~/.docker/config.json."""
+    login_file: str
+    """Where login keeps passwords: $REGISTRY_AUTH_FILE, else Docker's file."""
+    netrc: str | None
+    """$CASSTORE_NETRC: a netrc file to ask last."""
+    ci_registry: str
+    """$CASSTORE_REGISTRY: HOST[/PATH], the only place that gets the three that follow."""
+    ci_username: str
+    """$CASSTORE_USERNAME."""
+    ci_password: str = field(repr=False)
+    """$CASSTORE_PASSWORD."""
+    ci_token: str = field(repr=False)
+    """$CASSTORE_TOKEN: a bearer token for the registry itself."""
+    search_path: str = field(repr=False)
+    """$PATH, where credential helpers are found."""
+    helper_environment: Mapping[str, str] = field(repr=False)
+    """The environment of credential helpers: all but casstore's own credentials."""
+    http_proxy: str | None = field(repr=False)
+    """For registries over http: $http_proxy, else $HTTP_PROXY, $all_proxy or $ALL_PROXY; may hold a password."""
+    https_proxy: str | None = field(repr=False)
+    """For registries over https: $https_proxy, else $HTTPS_PROXY, $all_proxy or $ALL_PROXY; may hold a password."""
+    no_proxy: tuple[str, ...]
+    """Hosts that are reached without a proxy: $no_proxy, else $NO_PROXY."""
+    ca_bundle: str | None
+    """The CAs to trust: $SSL_CERT_FILE, else $REQUESTS_CA_BUNDLE."""
     color: bool
     """Whether colours are welcome where there is a terminal: $NO_COLOR is not set."""
     stdin_is_terminal: bool
@@ -32,10 +60,31 @@ class Settings:
     def read(cls, *, store: str | None = None, environ: Mapping[str, str] | None = None) -> Self:
         """From the environment (or `environ`) and the standard streams; an empty variable counts as one not set."""
         known = os.environ if environ is None else environ
-        docker = known.get("DOCKER_CONFIG") or "~/.docker"
+
+        def first(*names: str) -> str:
+            return next(filter(None, map(known.get, names)), "")
+
+        docker = os.path.join(expand_home(known.get("DOCKER_CONFIG") or "~/.docker"), "config.json")
+        own = expand_home(first("REGISTRY_AUTH_FILE"))
+        runtime = first("XDG_RUNTIME_DIR")
+        podman = os.path.join(runtime, "containers", "auth.json") if runtime else ""
+        # A web server hands the request header "Proxy:" to its CGI programs as HTTP_PROXY: anybody could set it.
+        http_names = ("http_proxy",) if "REQUEST_METHOD" in known else ("http_proxy", "HTTP_PROXY")
         return cls(
             store=expand_home(store or known.get("CASSTORE_STORE") or "~/.casstore"),
-            docker_config=os.path.join(expand_home(docker), "config.json"),
+            auth_files=tuple(filter(None, (own or podman, docker))),
+            login_file=own or docker,
+            netrc=expand_home(first("CASSTORE_NETRC")) or None,
+            ci_registry=first("CASSTORE_REGISTRY"),
+            ci_username=first("CASSTORE_USERNAME"),
+            ci_password=first("CASSTORE_PASSWORD"),
+            ci_token=first("CASSTORE_TOKEN"),
+            search_path=first("PATH"),
+            helper_environment={name: text for name, text in known.items() if name not in _CREDENTIALS},
+            http_proxy=_proxy(first(*http_names, "all_proxy", "ALL_PROXY")),
+            https_proxy=_proxy(first("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")),
+            no_proxy=tuple(filter(None, map(str.strip, first("no_proxy", "NO_PROXY").split(",")))),
+            ca_bundle=first("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") or None,
             color=not known.get("NO_COLOR") and known.get("TERM") != "dumb",
             stdin_is_terminal=_is_terminal(sys.stdin),
             stdout_is_terminal=_is_terminal(sys.stdout),
@@ -46,6 +95,11 @@ class Settings:
 def expand_home(path: str) -> str:
     """`path` with a leading `~` or `~user` replaced, for where no shell has done so."""
     return os.path.expanduser(path)
+
+
+def _proxy(text: str) -> str | None:
+    """A proxy's URL; the scheme may be left out, as curl lets one do."""
+    return (text if "://" in text else f"http://{text}") if text else None
 
 
 def _is_terminal(stream: object) -> bool:

@@ -21,7 +21,7 @@ from types import FrameType
 
 import click
 
-from casstore.cli.render import document, printable
+from casstore.cli.render import line, printable
 from casstore.errors import CasstoreError, StorageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -35,6 +35,8 @@ class Stopped(BaseException):
         super().__init__(signal.Signals(number).name)
         self.number = number
         self.exit_code = 128 + number
+        self.advice = ""
+        """What becomes of the work, where there is more to say than that it was stopped."""
 
 
 class Report:
@@ -47,13 +49,15 @@ class Report:
     def for_arguments(cls, args: Sequence[str], *, color: bool) -> Report:
         """As the arguments want it, even those that could not be parsed."""
         words = args[: args.index("--")] if "--" in args else args
-        as_json = "--json" in words or "--format=json" in words or ("--format", "json") in zip(words, words[1:])  # noqa: B905, RUF007
+        pairs = set(zip(words, words[1:]))  # noqa: B905, RUF007
+        as_json = not pairs.isdisjoint({("--format", "json"), ("--progress", "json")})
+        as_json = as_json or not {"--json", "--format=json", "--progress=json"}.isdisjoint(words)
         return cls(as_json=as_json, debug="--debug" in words, color=color)
 
     def tell(self, kind: str, message: str, exit_code: int, *, hint: str = "") -> int:
         """Report an error; returns its exit code."""
         if self._as_json:
-            click.echo(document(error=kind, message=message, exit_code=exit_code), err=True)
+            click.echo(line(error=kind, message=message, exit_code=exit_code), err=True)
         else:
             head = click.style("error: ", fg="red", bold=True)
             text = head + printable(message) + (f"\n{printable(hint)}" if hint else "")
@@ -72,7 +76,8 @@ class Report:
         if isinstance(error, click.ClickException):
             return self.tell(type(error).__name__, error.format_message(), error.exit_code)
         if isinstance(error, Stopped):
-            return self.tell("Stopped", f"stopped by {error}", error.exit_code)
+            advice = f"; {error.advice}" if error.advice else ""
+            return self.tell("Stopped", f"stopped by {error}{advice}", error.exit_code)
         if isinstance(error, click.Abort):
             return self.tell("Stopped", "expected an answer, got the end of the input", 1)
         if isinstance(error, OSError):

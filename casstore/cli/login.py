@@ -1,4 +1,4 @@
-"""login and logout: passwords for registries, where Docker's tools keep them too."""
+"""login and logout: passwords for registries, where Docker's and Podman's tools keep them too."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import sys
 
 import click
 
+from casstore.cli.connection import Connection, connection_options, registry_options
+from casstore.cli.identity import auth_file, others_that_know
 from casstore.cli.options import verb
 from casstore.cli.session import Session
-from casstore.cli.transfers import connection_options, registry_options
 
 
 @verb(
@@ -22,21 +23,13 @@ from casstore.cli.transfers import connection_options, registry_options
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @connection_options
 @click.pass_obj
-def login(
-    session: Session,
-    host: str,
-    username: str | None,
-    password_stdin: bool,
-    plain_http: bool,
-    insecure: bool,
-    ca_bundle: str | None,
-) -> None:
+def login(session: Session, host: str, username: str | None, password_stdin: bool, connection: Connection) -> None:
     """Check a password with a registry, and keep it.
 
-    It is kept where docker login keeps it, in ~/.docker/config.json or $DOCKER_CONFIG: not encrypted, readable by you
-    alone.
+    It is kept where docker login keeps it: by the credential helper that ~/.docker/config.json ($DOCKER_CONFIG) names
+    for the host, else in that file, not encrypted, readable by you alone. $REGISTRY_AUTH_FILE names another file.
     """
-    from casstore.credentials import Credentials, DockerConfig
+    from casstore.credentials import Credentials
     from casstore.reference import parse_host
     from casstore.registry import login as check
 
@@ -50,20 +43,26 @@ def login(
         password = str(click.prompt("Password", hide_input=True, err=True))
     if not password:
         raise click.UsageError("expected a password, got an empty one")
+    file = auth_file(session.settings, session.settings.login_file)
+    helper, others = file.helper(host), others_that_know(session.settings, host, before=True)
     credentials = Credentials(username, password)
-    check(registry_options(plain_http=plain_http, insecure=insecure, ca_bundle=ca_bundle), host, credentials)
-    DockerConfig(session.settings.docker_config).store(host, credentials)
-    session.say(f"logged in to {host} as {username}; the password is in {session.settings.docker_config}")
+    check(registry_options(session, connection), host, credentials)
+    file.store(host, credentials)
+    place = f"kept by {helper.program}" if helper else f"in {file.path}, not encrypted"
+    session.say(f"logged in to {host} as {username}; the password is {place}")
+    for other in others:
+        session.warn(f"{other} has credentials for {host} too, and is asked first")
 
 
 @verb("logout", examples="casstore logout registry.example")
 @click.argument("host")
 @click.pass_obj
 def logout(session: Session, host: str) -> None:
-    """Forget the password for a registry."""
-    from casstore.credentials import DockerConfig
+    """Forget the password for a registry, where login keeps it."""
     from casstore.reference import parse_host
 
     host = parse_host(host)
-    known = DockerConfig(session.settings.docker_config).erase(host)
+    known = auth_file(session.settings, session.settings.login_file).erase(host)
     session.say(f"logged out of {host}" if known else f"there was no password for {host}")
+    for other in others_that_know(session.settings, host, before=False):
+        session.warn(f"{other} has credentials for {host} still")

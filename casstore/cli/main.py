@@ -27,6 +27,7 @@ _SECTIONS = {
     "Registries and OCI layouts": {
         "push": "transfers:push",
         "pull": "transfers:pull",
+        "copy": "transfers:copy",
         "login": "login:login",
         "logout": "login:logout",
     },

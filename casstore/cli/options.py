@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
 
 from casstore.cli.env import Settings
+from casstore.cli.progress import KINDS
 from casstore.cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -30,6 +33,14 @@ class BareOption(click.Option):
         return record and (f"{self.opts[0]}[={self.metavar}]", record[1])
 
 
+class GroupedOption(click.Option):
+    """An option that stands under a heading of its own in the help: one that few need."""
+
+    def __init__(self, *args: Any, heading: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.heading = heading
+
+
 class Verb(click.Command):
     """A command with examples in its help."""
 
@@ -43,6 +54,18 @@ class Verb(click.Command):
         bare = {param.opts[0]: param.bare for param in self.params if isinstance(param, BareOption)}
         words = [f"{word}={bare[word]}" if word in bare else word for word in args[:end]]
         return super().parse_args(ctx, words + args[end:])
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those with a heading last."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                heading = param.heading if isinstance(param, GroupedOption) else "Options"
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the examples, as they stand."""
@@ -63,6 +86,23 @@ def _set(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None
             setattr(ctx.obj, attribute, True)
 
     return callback
+
+
+def gathered(kind: type, name: str, *options: Callable[[F], F]) -> Callable[[F], F]:
+    """Options whose values reach the function as one argument `name`: a `kind`, a dataclass whose fields they are."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **values: Any) -> object:
+            mine = {field.name: values.pop(field.name) for field in dataclasses.fields(kind)}
+            return function(*args, **values, **{name: kind(**mine)})
+
+        wrapped = cast("F", call)
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
 
 
 def quiet_option(function: F) -> F:
@@ -87,6 +127,27 @@ def json_option(function: F) -> F:
         "--format", type=click.Choice(["json"]), hidden=True, expose_value=False, callback=_set("as_json")
     )
     return flag(spelled(function))
+
+
+def progress_option(function: F) -> F:
+    """--progress."""
+
+    def callback(ctx: click.Context, _: click.Parameter, value: str) -> None:
+        if isinstance(ctx.obj, Session):
+            ctx.obj.show_progress(value)
+
+    option = click.option(
+        "--progress",
+        type=click.Choice(KINDS),
+        default="auto",
+        show_default=True,
+        expose_value=False,
+        callback=callback,
+        metavar="HOW",
+        help=f"How to show on stderr what is done: {', '.join(KINDS)}. json is an object a line; auto takes bar on a"
+        " terminal and plain elsewhere, and none with -q or --json.",
+    )
+    return option(function)
 
 
 def force_option(help_text: str) -> Callable[[F], F]:

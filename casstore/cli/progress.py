@@ -1,32 +1,51 @@
-"""A progress bar on a terminal, for work that lasts; nothing at all elsewhere.
+"""How far long work is, on stderr: bars on a terminal, lines elsewhere, JSON for programs, or nothing.
 
-Events come from worker threads, thousands a second, and each must cost next to nothing: only every tenth of a second
-one goes further. rich is imported when the first second has passed, which most commands never see.
+Events come from worker threads, thousands a second, and each must cost next to nothing: it is only remembered, and
+every so often what is remembered goes further. Work that is over soon shows nothing, except in JSON.
+
+What is said meanwhile (a warning) passes through the display too, for a bar has to make room for it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import click
+
+from casstore.cli.render import duration, line, printable, size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from casstore.progress import Part, ProgressEvent
 
-    from casstore.progress import ProgressEvent
+KINDS = ("auto", "bar", "plain", "json", "none")
+_STYLES: dict[str, Any] = {"warning": {"fg": "yellow"}, "error": {"fg": "red", "bold": True}}
 
-_PATIENCE = 1.0
-"""Seconds of work before a bar appears."""
-_INTERVAL = 0.1
-"""Seconds between two updates."""
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far a phase is, in bytes; `parts` are those that have begun and not ended."""
+
+    phase: str
+    done: int
+    total: int | None
+    parts: tuple[Part, ...]
 
 
 class Silent:
-    """Shows nothing."""
+    """Shows no progress; says what there is to say."""
 
     def __call__(self, event: ProgressEvent) -> None:
         """Take an event of the library."""
+
+    def say(self, kind: str, text: str) -> None:
+        """Write a message, warning or error."""
+        head = "" if kind == "message" else click.style(f"{kind}: ", **_STYLES[kind])
+        click.echo(head + printable(text), err=True)
 
     def __enter__(self) -> Self:
         return self
@@ -37,63 +56,121 @@ class Silent:
         """End."""
 
 
-class Bar(Silent):
-    """A bar on stderr: phase, share, bytes, rate and time left. It vanishes at the end.
+class Objects(Silent):
+    """Shows no progress; says what there is to say as JSON, an object a line (schemas/cli-progress.schema.json)."""
 
-    `expected` is the total of a phase that does not know its own.
-    """
+    def say(self, kind: str, text: str) -> None:
+        """Write a message, warning or error."""
+        click.echo(line(event=kind, message=text), err=True)
 
-    def __init__(self, expected: int | None = None) -> None:
-        self._expected = expected
-        self._next = time.monotonic() + _PATIENCE
+
+class Display(Silent):
+    """Remembers events, and now and then shows where things stand. `expected` is the total of a phase without one."""
+
+    patience: ClassVar[float]
+    """Seconds of work before anything is shown."""
+    interval: ClassVar[float]
+    """Seconds between two updates."""
+
+    def __init__(self, expected: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._expected, self._clock = expected, clock
+        self._begun = clock()
+        """When the phase began."""
+        self._next = self._begun + self.patience
         self._lock = threading.Lock()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._phase = ""
+        self._parts: dict[str, Part] = {}
+        self._last: ProgressEvent | None = None
         self._closed = False
 
     def __call__(self, event: ProgressEvent) -> None:
         """Take an event of the library."""
-        now = time.monotonic()
-        if now < self._next and (event.phase == self._phase or self._bar is None):
-            return
-        with self._lock:
-            if not self._closed:
-                self._next = now + _INTERVAL
-                self._show(event)
-
-    def _show(self, event: ProgressEvent) -> None:
-        if self._bar is None:
-            self._bar = _make()
-            self._bar.start()
-        total = self._expected if event.total is None else event.total
-        if self._task is None or event.phase != self._phase:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._phase = event.phase
-            self._task = self._bar.add_task(event.phase, total=total)
-        self._bar.update(self._task, completed=event.done, total=total)
+        part, last = event.part, self._last
+        if last is not None and event.phase != last.phase:
+            with self._lock:
+                self._end_phase()
+        if part is not None:
+            if part.done < part.total:
+                self._parts[part.name] = part
+            else:
+                self._parts.pop(part.name, None)
+        self._last = event
+        if self._clock() >= self._next:
+            with self._lock:
+                if not self._closed and self._clock() >= self._next:
+                    self._try(lambda: self._show(self._state(event)))
+                    self._next = self._clock() + self.interval
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
+            self._try(self._close)
             self._closed = True
-            if self._bar is not None:
-                self._bar.stop()
+
+    def _try(self, show: Callable[[], None]) -> None:
+        """A terminal or pipe that has gone away is no reason to give up the work itself."""
+        try:
+            if not self._closed:
+                show()
+        except OSError:
+            self._closed = True
+
+    def _end_phase(self) -> None:
+        self._parts.clear()
+        self._begun = self._clock()
+
+    def _state(self, event: ProgressEvent) -> State:
+        total = self._expected if event.total is None else event.total
+        return State(event.phase, event.done, total, tuple(self._parts.values()))
+
+    def _show(self, state: State) -> None:
+        """Show where things stand. One call at a time."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Take away what is shown."""
 
 
-def _make() -> Progress:
-    # Slow to import, and only ever needed here.
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+class Lines(Display):
+    """A line now and then: for logs. `pushing: 12.0 MiB of 64.0 MiB (18 %), 3.0 MiB/s, 17.3 s left`."""
 
-    return Progress(
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    patience = 3.0
+    interval = 5.0
+    _before: tuple[str, float, int] = ("", 0.0, 0)
+
+    def _show(self, state: State) -> None:
+        now = self._clock()
+        phase, then, done = self._before
+        if phase != state.phase or done > state.done:
+            then, done = self._begun, 0
+        rate = (state.done - done) / max(now - then, 1e-3)
+        self._before = (state.phase, now, state.done)
+        words = size(state.done)
+        if state.total:
+            words += f" of {size(state.total)} ({100 * state.done // state.total} %)"
+        words += f", {size(round(rate))}/s"
+        if state.total and rate >= 1 and state.total > state.done:
+            words += f", {duration((state.total - state.done) / rate)} left"
+        self.say("message", f"{state.phase}: {words}")
+
+
+class JsonLines(Objects, Display):
+    """One JSON object a line, for programs. The last state of every phase is written, however short the work was."""
+
+    patience = 0.0
+    interval = 0.5
+    _written: State | None = None
+
+    def _end_phase(self) -> None:
+        self._try(self._close)
+        super()._end_phase()
+
+    def _show(self, state: State) -> None:
+        self._written = state
+        parts = [{"name": part.name, "done_bytes": part.done, "total_bytes": part.total} for part in state.parts]
+        text = line(event="progress", phase=state.phase, done_bytes=state.done, total_bytes=state.total, parts=parts)
+        click.echo(text, err=True)
+
+    def _close(self) -> None:
+        if self._last is not None and (state := self._state(self._last)) != self._written:
+            self._show(state)

@@ -54,10 +54,29 @@ def count(number: int, noun: str) -> str:
 
 def created(manifest: Manifest) -> str:
     """When it was captured, in UTC; as it was recorded where that cannot be read."""
+    return time_text(manifest.created_at)
+
+
+def time_text(recorded: str) -> str:
+    """An RFC 3339 time, in UTC; anything else as it is."""
     from casstore.manifest import created_time
 
-    time = created_time(manifest.created_at)
-    return printable(manifest.created_at) if time is None else time.strftime("%Y-%m-%d %H:%M:%S")
+    time = created_time(recorded)
+    return printable(recorded) if time is None else time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def manifest_document(manifest: Manifest) -> dict[str, Any]:
+    """What a snapshot manifest says, for JSON."""
+    return {
+        "image_ref": manifest.image.ref,
+        "image_manifest_digest": manifest.image.manifest_digest,
+        "parent": manifest.parent,
+        "format": manifest.format.value,
+        "fstype": manifest.fstype,
+        "size_bytes": manifest.upper.size_bytes,
+        "created_at": manifest.created_at,
+        "labels": dict(manifest.labels),
+    }
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -82,3 +101,8 @@ def fields(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
 def document(**content: Any) -> str:
     """A JSON output: indented, with its version. All but ASCII is escaped, so it is safe to show as well."""
     return json.dumps({"version": JSON_VERSION, **content}, indent=2)
+
+
+def line(**content: Any) -> str:
+    """A JSON object on one line, else as `document`: for stderr, where several may come."""
+    return json.dumps({"version": JSON_VERSION, **content})

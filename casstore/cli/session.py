@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
 
 from casstore.cli import progress
+from casstore.cli.bars import Bars
 from casstore.cli.env import Settings
-from casstore.cli.render import printable
 from casstore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class Session:
     """--json was given: stdout is one JSON document."""
     quiet: bool = False
     """-q was given: stderr is for errors only."""
+    progress_kind: str = "auto"
+    """--progress: one of progress.KINDS."""
+    display: progress.Silent = field(default_factory=progress.Silent)
+    """What shows progress now; all that is said goes through it."""
 
     @property
     def durability(self) -> Durability:
@@ -55,20 +59,37 @@ class Session:
     def say(self, text: str) -> None:
         """Tell people something, on stderr."""
         if not self.quiet:
-            click.echo(printable(text), err=True)
+            self._talk("message", text)
 
     def warn(self, text: str) -> None:
         """Tell people, on stderr, what they did not ask for but should know; -q does not silence it."""
-        click.echo(click.style("warning: ", fg="yellow") + printable(text), err=True)
+        self._talk("warning", text)
 
     def fail(self, text: str) -> None:
         """Tell people, on stderr, that one of several things failed."""
-        click.echo(click.style("error: ", fg="red", bold=True) + printable(text), err=True)
+        self._talk("error", text)
+
+    def _talk(self, kind: str, text: str) -> None:
+        # With --json an error that ends the run is a JSON object on stderr: so is all that comes before it.
+        (progress.Objects() if self.as_json else self.display).say(kind, text)
+
+    def show_progress(self, kind: str) -> None:
+        """Take --progress."""
+        self.progress_kind = kind
+        self.display = _display(kind)
 
     def progress(self, *, expected: int | None = None) -> progress.Silent:
-        """A Progress for the library, to be used in a `with`."""
-        shown = self.settings.stderr_is_terminal and not self.quiet and not self.as_json
-        return progress.Bar(expected) if shown else progress.Silent()
+        """A Progress for the library, to be used in a `with`; `expected` is the total where it does not know its own.
+
+        Unless --progress says what to show, it is bars on a terminal and lines elsewhere, and nothing where -q or
+        --json asks for a quiet stderr.
+        """
+        kind = self.progress_kind
+        if kind == "auto":
+            kind = "bar" if self.settings.stderr_is_terminal else "plain"
+            kind = "none" if self.quiet or self.as_json else kind
+        self.display = _display(kind, expected)
+        return self.display
 
     def refuse_terminal(self, *, output: bool) -> None:
         """Raise UsageError when a disk would go to, or come from, a terminal."""
@@ -76,3 +97,9 @@ class Session:
             raise UsageError("restore to '-': expected a pipe or file as standard output, got a terminal")
         if not output and self.settings.stdin_is_terminal:
             raise UsageError("disk '-': expected a pipe or file as standard input, got a terminal")
+
+
+def _display(kind: str, expected: int | None = None) -> progress.Silent:
+    """A display of one of progress.KINDS; `auto`, which is still to be decided, shows nothing."""
+    displays = {"bar": Bars, "plain": progress.Lines, "json": progress.JsonLines}
+    return displays[kind](expected) if kind in displays else progress.Silent()

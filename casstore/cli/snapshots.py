@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from casstore.cli import render
-from casstore.cli.options import force_option, json_option, quiet_option, selector, verb
+from casstore.cli import remotes, render
+from casstore.cli.connection import Connection, connection_options
+from casstore.cli.options import (
+    complete_names,
+    force_option,
+    json_option,
+    progress_option,
+    quiet_option,
+    selector,
+    verb,
+)
 from casstore.cli.session import Session
 from casstore.cli.verification import report_document, verified
 from casstore.errors import CasstoreError, NotFound
@@ -30,19 +39,40 @@ _HEAD = ("NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED", "DIGEST")
     casstore list
     casstore ls --label step=pip
     casstore ls --json
-    casstore ls --dir /var/lib/snapshots""",
+    casstore ls --dir /var/lib/snapshots
+    casstore ls registry.example/team/disks
+    casstore ls oci:/media/backup --json""",
 )
+@click.argument("reference", required=False, metavar="[HOST/REPO|oci:DIR]")
 @click.option("--label", "labels", multiple=True, metavar="K[=V]", help="Only those with this label; several: all.")
 @click.option("--dir", "directory", metavar="DIR", help="What lies in the stores and layouts in DIR, instead.")
+@click.option("--referrers", is_flag=True, help="Elsewhere: also the tags that signatures are kept under.")
 @json_option
 @quiet_option
+@connection_options
 @click.pass_obj
-def list_snapshots(session: Session, labels: tuple[str, ...], directory: str | None) -> None:
-    """Show what is kept, newest first.
+def list_snapshots(
+    session: Session,
+    reference: str | None,
+    labels: tuple[str, ...],
+    directory: str | None,
+    referrers: bool,
+    connection: Connection,
+) -> None:
+    """Show what is kept, newest first; or the tags of a repository or OCI layout.
 
     SIZE is the disk's length, ALLOCATED what of it is in use; UNIQUE is what no other snapshot here needs, so what
     removing it would free. With -q: digests only.
+
+    Elsewhere STORED is what all its blobs take there, and nothing but manifests and configs is fetched to tell.
     """
+    if reference is not None:
+        if labels or directory is not None:
+            raise click.UsageError("--label and --dir: expected no reference with them, got one")
+        remotes.show_list(session, reference, connection, referrers=referrers)
+        return
+    if referrers:
+        raise click.UsageError("--referrers: expected a HOST/REPO or oci:DIR with it, got none")
     wanted = {key: value if equals else None for key, equals, value in (label.partition("=") for label in labels)}
     if "" in wanted:
         raise click.UsageError("invalid --label: expected K or K=V")
@@ -117,19 +147,6 @@ def _show(session: Session, rows: Sequence[tuple[Sequence[str], str]]) -> None:
         session.emit("\n".join(lines))
 
 
-def _manifest_document(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "image_ref": manifest.image.ref,
-        "image_manifest_digest": manifest.image.manifest_digest,
-        "parent": manifest.parent,
-        "format": manifest.format.value,
-        "fstype": manifest.fstype,
-        "size_bytes": manifest.upper.size_bytes,
-        "created_at": manifest.created_at,
-        "labels": dict(manifest.labels),
-    }
-
-
 def _handle_document(handle: SnapshotHandle) -> dict[str, Any]:
     entry = handle.entry
     return {
@@ -137,7 +154,7 @@ def _handle_document(handle: SnapshotHandle) -> dict[str, Any]:
         "digest": str(handle.digest),
         "id": str(handle.id),
         "path": handle.path,
-        **_manifest_document(handle.manifest),
+        **render.manifest_document(handle.manifest),
         "allocated_bytes": entry.allocated,
         "stored_bytes": entry.stored,
         "unique_bytes": entry.unique,
@@ -150,7 +167,7 @@ def _snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
         "digest": str(snapshot.digest),
         "id": str(snapshot.id),
         "path": snapshot.path,
-        **_manifest_document(snapshot.manifest),
+        **render.manifest_document(snapshot.manifest),
         "allocated_bytes": None,
         "stored_bytes": snapshot.stored_bytes,
         "unique_bytes": None,
@@ -162,14 +179,25 @@ def _snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
     examples="""
     casstore inspect base
     casstore inspect sha256:1f00a2 --verify
-    casstore inspect base --json""",
+    casstore inspect base --json
+    casstore inspect registry.example/team/disks:base""",
 )
-@selector()
+@click.argument("snapshot", metavar="SNAPSHOT|REFERENCE", shell_complete=complete_names)
 @click.option("--verify", "verify_too", is_flag=True, help="Verify it as well; exit code 12 if it is damaged.")
 @json_option
+@progress_option
+@connection_options
 @click.pass_obj
-def inspect(session: Session, snapshot: str, verify_too: bool) -> None:
-    """Show all that is known of a snapshot."""
+def inspect(session: Session, snapshot: str, verify_too: bool, connection: Connection) -> None:
+    """Show all that is known of a snapshot.
+
+    Of one that is elsewhere, manifest and map are fetched, and no pack.
+    """
+    if remotes.is_reference(snapshot):
+        if verify_too:
+            raise click.UsageError("--verify: expected a snapshot of the store, got a reference; pull verifies it")
+        remotes.show(session, snapshot, connection)
+        return
     with session.open_store() as store:
         found, entry, lineage = store.open_snapshot(snapshot), store.entry(snapshot), store.lineage(snapshot)
         report = None
@@ -229,7 +257,7 @@ def _inspect_document(
         "id": str(snapshot.id),
         "path": snapshot.path,
         "names": list(entry.names),
-        **_manifest_document(manifest),
+        **render.manifest_document(manifest),
         "lineage": [
             {"id": each, "digest": None, "names": []}
             if isinstance(each, str)
@@ -266,27 +294,40 @@ def tag(session: Session, snapshot: str, name: str, force: bool) -> None:
     "remove",
     examples="""
     casstore remove after-pip
-    casstore rm sha256:1f00a2""",
+    casstore rm sha256:1f00a2
+    casstore rm registry.example/team/disks:after-pip""",
 )
-@selector("snapshots", nargs=-1)
+@click.argument("snapshots", metavar="SNAPSHOT|REFERENCE...", nargs=-1, required=True, shell_complete=complete_names)
 @force_option("Also if other snapshots name it as their parent; they keep their data.")
 @quiet_option
+@connection_options
 @click.pass_context
-def remove(ctx: click.Context, snapshots: tuple[str, ...], force: bool) -> None:
-    """Remove a name, or by digest all names of a snapshot.
+def remove(ctx: click.Context, snapshots: tuple[str, ...], force: bool, connection: Connection) -> None:
+    """Remove a name, or by digest all names of a snapshot; or one tag of a repository or OCI layout.
 
     One that cannot be removed does not keep the others. The space is freed by the next casstore gc.
+
+    Elsewhere the tag alone goes: what it stands for stays, with all its other tags. Not every registry can do that.
     """
     session: Session = ctx.obj
-    failed: dict[str, CasstoreError] = dict.fromkeys(snapshots, NotFound())
-    with session.open_store() as store:
-        before = len(failed) + 1
-        while 0 < len(failed) < before:  # a parent can go once its children are gone: in whatever order they were given
-            before = len(failed)
-            failed = {wanted: error for wanted in failed if (error := _remove(session, store, wanted, force=force))}
-    for error in failed.values():
+    places = [wanted for wanted in snapshots if remotes.is_reference(wanted)]
+    failed = _remove_names(session, [wanted for wanted in snapshots if wanted not in places], force=force)
+    failed += [error for place in places if (error := remotes.remove_tag(session, place, connection))]
+    for error in failed:
         session.fail(str(error))
-    ctx.exit(next(iter(failed.values())).exit_code if failed else 0)
+    ctx.exit(failed[0].exit_code if failed else 0)
+
+
+def _remove_names(session: Session, names: Sequence[str], *, force: bool) -> list[CasstoreError]:
+    """The errors of those that cannot be removed."""
+    failed: dict[str, CasstoreError] = dict.fromkeys(names, NotFound())
+    if failed:
+        with session.open_store() as store:
+            before = len(failed) + 1
+            while 0 < len(failed) < before:  # a parent can go once its children are gone: in any order they were given
+                before = len(failed)
+                failed = {wanted: error for wanted in failed if (error := _remove(session, store, wanted, force=force))}
+    return list(failed.values())
 
 
 def _remove(session: Session, store: Store, wanted: str, *, force: bool) -> CasstoreError | None:

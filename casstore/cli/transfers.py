@@ -1,76 +1,84 @@
-"""push and pull: snapshots to and from registries and OCI layouts."""
+"""push, pull and copy: snapshots to and from registries and OCI layouts, and between them."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from casstore.cli import render
-from casstore.cli.options import force_option, json_option, quiet_option, selector, verb, workers_option
+from casstore.cli.connection import Connection, Registries, connection_options
+from casstore.cli.failures import Stopped
+from casstore.cli.moved import tell_plans, tell_transfers
+from casstore.cli.options import (
+    complete_names,
+    force_option,
+    gathered,
+    json_option,
+    progress_option,
+    quiet_option,
+    verb,
+    workers_option,
+)
 from casstore.cli.session import Session
+from casstore.errors import NotFound
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from casstore.content import Target
-    from casstore.reference import RegistryReference
-    from casstore.registry import RegistryOptions
-    from casstore.transfer import TransferOptions, TransferReport
+    from casstore.graph import Plan
+    from casstore.reference import Reference
+    from casstore.transfer import TransferOptions
 
 F = TypeVar("F", bound=Callable[..., object])
 
+DEFAULT_CONCURRENCY = 4
+"""As graph.DEFAULT_CONCURRENCY."""
 
-def connection_options(function: F) -> F:
-    """How to reach a registry."""
-    for option in (
-        click.option("--ca-bundle", metavar="FILE", help="PEM file of the CAs to trust instead of the usual ones."),
-        click.option("--insecure", is_flag=True, help="Do not check the registry's certificate."),
-        click.option("--plain-http", is_flag=True, help="Use http instead of https."),
-    ):
-        function = option(function)
-    return function
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """What push, pull and copy have in common."""
+
+    concurrency: int
+    referrers: bool
+    dry_run: bool
 
 
 def transfer_options(function: F) -> F:
-    """How to transfer."""
-    option = click.option(
-        "--concurrency",
-        type=click.IntRange(1, 64),
-        default=4,
-        show_default=True,
-        metavar="N",
-        help="Blobs moved at the same time.",
+    """How to transfer, and how to reach registries: gives the function a Transfer and a Connection."""
+    transfer = gathered(
+        Transfer,
+        "transfer",
+        click.option("--dry-run", is_flag=True, help="Only show which blobs would be moved, and how many bytes."),
+        click.option("--referrers", is_flag=True, help="Also copy what refers to it, as signatures, and to that."),
+        click.option(
+            "--concurrency",
+            type=click.IntRange(1, 64),
+            default=DEFAULT_CONCURRENCY,
+            show_default=True,
+            metavar="N",
+            help="Blobs moved at the same time.",
+        ),
     )
-    return connection_options(option(function))
+    return transfer(connection_options(function))
 
 
-def registry_options(*, plain_http: bool, insecure: bool, ca_bundle: str | None) -> RegistryOptions:
-    """The options as the library wants them."""
-    from casstore.registry import RegistryOptions  # oras and requests: slow
-
-    if plain_http and (insecure or ca_bundle is not None):
-        raise click.UsageError("--plain-http has no certificate: leave out --insecure and --ca-bundle")
-    return RegistryOptions(plain_http=plain_http, insecure=insecure, ca_bundle=ca_bundle)
-
-
-def _options(
-    session: Session, concurrency: int, *, plain_http: bool, insecure: bool, ca_bundle: str | None
-) -> TransferOptions:
-    from casstore.credentials import DockerConfig
+def _library_options(registries: Registries, transfer: Transfer) -> TransferOptions:
     from casstore.transfer import TransferOptions
 
-    credentials = DockerConfig(session.settings.docker_config)
+    return TransferOptions(registries, transfer.concurrency, transfer.referrers)
 
-    def open_registry(reference: RegistryReference) -> AbstractContextManager[Target]:
-        from casstore.registry import RegistryTarget
 
-        options = registry_options(plain_http=plain_http, insecure=insecure, ca_bundle=ca_bundle)
-        return RegistryTarget(reference, options, credentials)
-
-    return TransferOptions(open_registry, concurrency)
+@contextlib.contextmanager
+def _stopping(advice: str) -> Iterator[None]:
+    """Say what becomes of a transfer that a signal ends."""
+    try:
+        yield
+    except Stopped as stopped:
+        stopped.advice = advice
+        raise
 
 
 @verb(
@@ -78,33 +86,64 @@ def _options(
     examples="""
     casstore push base registry.example/team/disks:base
     casstore push base oci:/media/backup:base
-    casstore push base 127.0.0.1:5000/disks --plain-http""",
+    casstore push base 127.0.0.1:5000/disks --plain-http
+    casstore push after-pip registry.example/team/disks --with-parents
+    casstore push --all registry.example/team/disks --dry-run""",
 )
-@selector()
-@click.argument("reference")
+@click.argument("snapshot", required=False, shell_complete=complete_names)
+@click.argument("reference", required=False)
+@click.option("--all", "everything", is_flag=True, help="Push all that is in the store, each under all its names.")
+@click.option("--with-parents", is_flag=True, help="Push first what it comes from, as far as that is in the store.")
+@click.option(
+    "--mount-from",
+    multiple=True,
+    metavar="REPO",
+    help="A repository of the same registry that may have some of it, to be taken from there; may be given several"
+    " times.",
+)
 @transfer_options
+@progress_option
 @json_option
 @quiet_option
 @click.pass_obj
 def push(
     session: Session,
-    snapshot: str,
-    reference: str,
-    concurrency: int,
-    plain_http: bool,
-    insecure: bool,
-    ca_bundle: str | None,
+    snapshot: str | None,
+    reference: str | None,
+    everything: bool,
+    with_parents: bool,
+    mount_from: tuple[str, ...],
+    transfer: Transfer,
+    connection: Connection,
 ) -> None:
     """Copy a snapshot to a registry or an OCI layout.
 
     What is there already is not sent. Without a tag in REFERENCE the name here becomes the tag. Writes the reference
     with the digest, which stands for just this content forever.
     """
-    options = _options(session, concurrency, plain_http=plain_http, insecure=insecure, ca_bundle=ca_bundle)
+    if everything:
+        if reference is not None or with_parents:
+            raise click.UsageError("--all: expected only a REFERENCE with it, got more")
+        snapshot, reference = "", snapshot
+    if snapshot is None or reference is None:
+        raise click.UsageError("expected SNAPSHOT and REFERENCE, or --all and REFERENCE")
+    options = _library_options(Registries(session, connection, mount_from=mount_from), transfer)
     start = time.monotonic()
-    with session.open_store() as store, session.progress() as progress:
-        report = store.push(snapshot, reference, options=options, progress=progress)
-    _tell(session, f"pushed {snapshot}", report, time.monotonic() - start)
+    with session.open_store() as store:
+        if transfer.dry_run:
+            if everything:
+                plans = store.plan_push_all(reference, options=options)
+            else:
+                plans = store.plan_push(snapshot, reference, with_parents=with_parents, options=options)
+            tell_plans(session, plans)
+            return
+        with session.progress() as progress, _stopping("what arrived there is not sent again by the next push"):
+            if everything:
+                reports = store.push_all(reference, options=options, progress=progress)
+            else:
+                report = store.push(snapshot, reference, with_parents=with_parents, options=options, progress=progress)
+                reports = [*report.parents, report]
+    tell_transfers(session, "pushed", reports, time.monotonic() - start, everything=everything)
 
 
 @verb(
@@ -112,13 +151,15 @@ def push(
     examples="""
     casstore pull registry.example/team/disks:base
     casstore pull registry.example/team/disks@sha256:1f00... --name base
-    casstore pull oci:/media/backup:base""",
+    casstore pull oci:/media/backup:base
+    casstore pull registry.example/team/disks:base --limit-rate 10MiB/s --deadline 2h""",
 )
 @click.argument("reference")
 @click.option("--name", metavar="NAME", help="The name to give it; the tag, if there is one.")
 @force_option("Let the name stand for this snapshot if it stands for another.")
 @transfer_options
 @workers_option
+@progress_option
 @json_option
 @quiet_option
 @click.pass_obj
@@ -127,41 +168,110 @@ def pull(
     reference: str,
     name: str | None,
     force: bool,
-    concurrency: int,
-    plain_http: bool,
-    insecure: bool,
-    ca_bundle: str | None,
+    transfer: Transfer,
+    connection: Connection,
     workers: int | None,
 ) -> None:
     """Copy a snapshot from a registry or an OCI layout, and verify all of it.
 
-    What is here already is not fetched. Writes the reference with the digest.
+    What is here already is not fetched; that includes the finished blobs of a pull that was interrupted. Writes the
+    reference with the digest.
     """
-    options = _options(session, concurrency, plain_http=plain_http, insecure=insecure, ca_bundle=ca_bundle)
+    options = _library_options(Registries(session, connection), transfer)
     start = time.monotonic()
-    with session.open_store(create=True) as store, session.progress() as progress:
-        report = store.pull(reference, name=name, force=force, options=options, workers=workers or 0, progress=progress)
-    _tell(session, f"pulled {report.name}", report, time.monotonic() - start)
-
-
-def _tell(session: Session, done: str, report: TransferReport, seconds: float) -> None:
-    copy = report.copy
-    if session.as_json:
-        session.emit(
-            render.document(
-                reference=report.reference,
-                name=report.name,
-                digest=str(report.digest),
-                moved_blobs=copy.copied,
-                moved_bytes=copy.copied_bytes,
-                present_blobs=copy.skipped,
-                present_bytes=copy.skipped_bytes,
-                seconds=round(seconds, 3),
-            )
-        )
+    if transfer.dry_run:
+        tell_plans(session, [_plan_pull(session, reference, name, options, force=force)])
         return
-    session.emit(render.printable(report.reference))
-    session.say(
-        f"{done}: {render.count(copy.copied, 'blob')} moved, {render.size(copy.copied_bytes)};"
-        f" {copy.skipped} there already, {render.size(copy.skipped_bytes)}; {render.duration(seconds)}"
+    advice = "the next pull goes on where this one stopped"
+    with session.open_store(create=True) as store, session.progress() as progress, _stopping(advice):
+        report = store.pull(reference, name=name, force=force, options=options, workers=workers or 0, progress=progress)
+    tell_transfers(session, "pulled", [report], time.monotonic() - start)
+
+
+def _plan_pull(session: Session, text: str, name: str | None, options: TransferOptions, *, force: bool) -> Plan:
+    """What a pull would move; where there is no store yet, none is made."""
+    from casstore.reference import LayoutReference, parse_reference
+    from casstore.remote import plan_copy
+    from casstore.transfer import pull_name
+
+    try:
+        store = session.open_store()
+    except NotFound:
+        reference = parse_reference(text)
+        there = LayoutReference(session.settings.store, pull_name(reference, name))
+        return plan_copy(reference, there, options)
+    with store:
+        return store.plan_pull(text, name=name, force=force, options=options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """What holds for one of the two places of a copy only."""
+
+    src_plain_http: bool
+    dst_plain_http: bool
+    src_insecure: bool
+    dst_insecure: bool
+
+
+side_options = gathered(
+    Sides,
+    "sides",
+    click.option("--src-plain-http", is_flag=True, help="Use http instead of https, for SRC only."),
+    click.option("--dst-plain-http", is_flag=True, help="Likewise for DST."),
+    click.option("--src-insecure", is_flag=True, help="Do not check the registry's certificate, of SRC only."),
+    click.option("--dst-insecure", is_flag=True, help="Likewise of DST."),
+)
+
+
+@verb(
+    "copy",
+    examples="""
+    casstore copy registry.example/team/disks:base mirror.example/disks:base --referrers
+    casstore copy registry.example/team/disks:base oci:/media/usb:base
+    casstore copy oci:/media/usb:base 127.0.0.1:5000/disks --dst-plain-http --dry-run""",
+)
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
+@side_options
+@transfer_options
+@progress_option
+@json_option
+@quiet_option
+@click.pass_obj
+def copy(
+    session: Session, source: str, destination: str, sides: Sides, transfer: Transfer, connection: Connection
+) -> None:
+    """Copy between any two of registry and OCI layout, with no store here.
+
+    Every byte passes through, none is kept, and the digest stays. Besides snapshots, any other image or artifact of
+    OCI's can be copied. Without a tag in DST that of SRC is taken. Writes the new reference with the digest.
+    """
+    from casstore.reference import parse_reference
+    from casstore.remote import copy as copy_between
+    from casstore.remote import plan_copy
+    from casstore.storedir import StoreOptions
+
+    src, dst = parse_reference(source), parse_reference(destination)
+    registries = Registries(
+        session,
+        connection,
+        plain_http=_hosts((src, sides.src_plain_http), (dst, sides.dst_plain_http)),
+        insecure=_hosts((src, sides.src_insecure), (dst, sides.dst_insecure)),
     )
+    options = _library_options(registries, transfer)
+    stores = StoreOptions(durability=session.durability, wait=session.wait)
+    start = time.monotonic()
+    if transfer.dry_run:
+        tell_plans(session, [plan_copy(src, dst, options, stores=stores)])
+        return
+    with session.progress() as progress, _stopping("what arrived there is not sent again by the next copy"):
+        report = copy_between(src, dst, options, progress=progress, stores=stores)
+    tell_transfers(session, "copied to", [report], time.monotonic() - start)
+
+
+def _hosts(*sides: tuple[Reference, bool]) -> Collection[str]:
+    """The hosts of the references that are marked."""
+    from casstore.reference import RegistryReference
+
+    return {side.host for side, marked in sides if marked and isinstance(side, RegistryReference)}

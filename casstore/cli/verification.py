@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from casstore.cli import render
-from casstore.cli.options import json_option, selector, verb, workers_option
+from casstore.cli.options import json_option, progress_option, selector, verb, workers_option
 from casstore.cli.session import Session
 from casstore.errors import CasstoreError, CorruptContent, NotFound
 
@@ -52,6 +52,7 @@ def report_document(report: VerifyReport) -> dict[str, Any]:
 @click.option("--all", "everything", is_flag=True, help="Verify all that is in the store.")
 @workers_option
 @json_option
+@progress_option
 @click.pass_context
 def verify(ctx: click.Context, snapshots: tuple[str, ...], everything: bool, workers: int | None) -> None:
     """Read everything of a snapshot and compare it with its digests.

@@ -5,57 +5,72 @@ A registry answers 401 with a challenge (RFC 7235): Basic, or Bearer with the UR
 
 - Headers made here go to the registry's own origin only; http.py drops them on every other one.
 - A realm is https, or http if the registry itself is plain http. An IP address only if it is the registry's own host.
-- The password goes to the realm only if it is on the registry's site (weburl.same_site); else the token is asked for
-  without it.
-- Tokens are kept per (realm, service, scope), and thrown away once refused or old.
+- Password and identity token go to the realm only if it is on the registry's site (urls.same_site), or if we were told
+  to trust it (`trusted_realms`, which may also be an IP address, but is never http below https); else the token is
+  asked for anonymously, which is enough to pull what is public. A token server of a plain http registry on another
+  port, be it on loopback, is another site: it has to be told.
+- Tokens are kept per (realm, service, scopes), and thrown away once refused or old. A registry that refuses one and
+  names a wider scope of the same repositories gets that one, once for each request.
 
-Nothing here does I/O: tokens are fetched by the callable that the client passes in. OAuth2 (identity tokens) would be
-another way to fetch one.
+Nothing here does I/O: tokens are fetched by the callable that the client passes in.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from urllib.parse import urlencode
+from typing import Protocol
+from urllib.parse import quote_plus, urlencode
 
 from oras.auth.utils import get_basic_auth
 
 from casstore.credentials import Credentials, CredentialSource
-from casstore.errors import DocumentError, RegistryError, Unauthorized
+from casstore.errors import CasstoreError, DocumentError, RegistryError, Unauthorized
 from casstore.jsondoc import load_object
-from casstore.registry.failures import failure
+from casstore.reference import parse_host
+from casstore.registry.failures import failure, quoted
 from casstore.registry.urls import Origin, follow, is_address, same_site, shown
 
 TOKEN_BODY = 128 * 1024
 """Bytes of a token server's answer that are accepted."""
+CLIENT_ID = "casstore"
+"""Who we say we are to an OAuth2 token server."""
 _DEFAULT_LIFE = 60
 """Seconds that a token lives if its server does not say (token specification)."""
 _MAX_TOKENS = 32
 _MAX_CHALLENGE = 8 * 1024
 """Characters of WWW-Authenticate, all headers joined, that are looked at; a longer one is no challenge."""
+_NO_OAUTH = frozenset({404, 405})
+"""How a token server answers the POST of OAuth2 that knows only GET (token specification)."""
 
 _SCHEME = re.compile(r"(?:^|,)\s*(bearer|basic)(?=\s|\Z)", re.IGNORECASE)
 # The bound keeps this linear: a run of letters that no "=" follows is otherwise read again from each of its letters.
 _PARAMETER = re.compile(r'([a-z]{1,32})\s*=\s*(?:"([^"]*)"|([^\s",]+))', re.IGNORECASE)
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
+_ACTION = re.compile(r"[a-z_]{1,32}\Z|\*\Z")
 
-FetchToken = Callable[[str, str | None], tuple[int, bytes]]
-"""GETs a URL with this Authorization header, follows no redirect; the status and at most TOKEN_BODY + 1 bytes."""
+
+class FetchToken(Protocol):
+    """Asks a token server, and follows no redirect."""
+
+    def __call__(self, url: str, authorization: str | None, form: bytes | None, /) -> tuple[int, bytes]:
+        """GET with this Authorization header or, with a form, POST it; the status and at most TOKEN_BODY bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What a 401 asks for; realm and service are empty for Basic."""
+    """What a 401 asks for; realm, service and scope are empty for Basic."""
 
     scheme: str
     realm: str = ""
     service: str = ""
+    scope: str = ""
 
     @classmethod
     def parse(cls, header: str) -> Challenge | None:
@@ -69,8 +84,24 @@ class Challenge:
         offers = dict(zip([scheme.lower() for scheme in pieces[::2]], pieces[1::2], strict=True))
         if "bearer" in offers:
             found = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(offers["bearer"])}
-            return cls("bearer", found.get("realm", ""), found.get("service", ""))
+            return cls("bearer", *(found.get(name, "") for name in ("realm", "service", "scope")))
         return cls("basic") if "basic" in offers else None
+
+
+def merge_scopes(asked: str, demanded: str) -> str:
+    """The scopes `asked`, each with the actions that are `demanded` for it; what else is demanded is left out.
+
+    Both are `repository:NAME:ACTION,...`, several separated by blanks.
+    """
+    wanted: dict[str, dict[str, None]] = {}
+    for scope in asked.split():
+        resource, _, actions = scope.rpartition(":")
+        wanted.setdefault(resource, {}).update(dict.fromkeys(actions.split(",")))
+    for scope in demanded.split():
+        resource, _, actions = scope.rpartition(":")
+        if resource in wanted:
+            wanted[resource].update(dict.fromkeys(filter(_ACTION.match, actions.split(","))))
+    return " ".join(f"{resource}:{','.join(actions)}" for resource, actions in wanted.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +113,33 @@ class _Token:
 class Authenticator:
     """Makes the Authorization headers for one registry. Thread-safe; a token is fetched by one thread for all."""
 
-    def __init__(self, host: str, registry: Origin, credentials: CredentialSource, fetch_token: FetchToken) -> None:
-        self._host, self._registry, self._source, self._fetch_token = host, registry, credentials, fetch_token
+    def __init__(
+        self,
+        host: str,
+        registry: Origin,
+        credentials: CredentialSource,
+        fetch_token: FetchToken,
+        *,
+        repository: str = "",
+        trusted_realms: Iterable[str] = (),
+    ) -> None:
+        """`repository` is what the credentials are looked up for; `trusted_realms` are `host[:port]`.
+
+        Raises:
+            InvalidReference: one of `trusted_realms` is no host.
+        """
+        self._host, self._registry, self._fetch_token = host, registry, fetch_token
+        self._trusted = frozenset(parse_host(realm) for realm in trusted_realms)
+        self._identity = _Identity(credentials, host, repository)
         self._challenge: Challenge | None = None
         self._tokens: dict[tuple[str, str, str], _Token] = {}
+        self._wider: dict[str, str] = {}
+        """What the registry demanded, by the scopes that were asked for."""
         self._lock = threading.Lock()
         self._withheld: Origin | None = None
-        self.secrets: deque[str] = deque(maxlen=_MAX_TOKENS)
-        """What was sent lately and must not be shown."""
+        self._sent: deque[str] = deque(maxlen=_MAX_TOKENS)
         self.password_sent = False
-        """Whether any header or token request so far used the password."""
+        """Whether any header or token request so far used the credentials."""
 
     def __repr__(self) -> str:
         return f"Authenticator({self._host!r})"
@@ -102,11 +150,20 @@ class Authenticator:
         return self._challenge is not None
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown: the credentials, and the tokens of late."""
+        return (*self._identity.secrets, *tuple(self._sent))
+
+    @property
     def advice(self) -> str:
         """What to do when the registry refuses."""
         if self._withheld:
-            return f"the password for {self._host} was not sent to {self._withheld}, which is another site"
-        verb = "check the permissions, or run" if self._credentials else "run"
+            where = str(self._withheld)
+            return (
+                f"the password for {self._host} was not sent to {where}, which is another site; if it is the"
+                f" registry's own token server, trust it: --trust-realm {where.partition('://')[2]}"
+            )
+        verb = "check the permissions, or run" if self._identity.found else "run"
         option = " --plain-http" if self._registry.scheme == "http" else ""
         return f"{verb}: casstore login {self._host}{option}"
 
@@ -115,6 +172,7 @@ class Authenticator:
 
         Raises:
             Unauthorized, Unavailable, RegistryError: a new token was needed and could not be had.
+            Anything that the source of the credentials raises.
         """
         with self._lock:
             return self._header(self._challenge, scope) if self._challenge else None
@@ -129,79 +187,159 @@ class Authenticator:
             return None
         with self._lock:
             self._challenge = parsed
-            key = (parsed.realm, parsed.service, scope)
+            if (wider := merge_scopes(self._wider.get(scope, scope), parsed.scope)) != scope:
+                self._make_room(self._wider)
+                self._wider[scope] = wider
+            key = self._key(parsed, scope)
             if key in self._tokens and self._tokens[key].header == refused:
                 del self._tokens[key]
             header = self._header(parsed, scope)
         return None if header == refused else header
 
-    @cached_property
-    def _credentials(self) -> Credentials | None:
-        return self._source.lookup(self._host)
-
-    @cached_property
-    def _basic(self) -> str | None:
-        if self._credentials is None:
-            return None
-        pair: str = get_basic_auth(self._credentials.username, self._credentials.password)
-        return f"Basic {pair}"
+    def _key(self, challenge: Challenge, scope: str) -> tuple[str, str, str]:
+        return challenge.realm, challenge.service, self._wider.get(scope, scope)
 
     def _header(self, challenge: Challenge, scope: str) -> str | None:
         if challenge.scheme == "basic":
-            return self._use_password()
-        key = (challenge.realm, challenge.service, scope)
+            self.password_sent |= self._identity.basic is not None
+            return self._identity.basic
+        if (ready := self._registry_token()) is not None:
+            return ready
+        key = self._key(challenge, scope)
         token = self._tokens.get(key)
         if token is None or token.deadline <= time.monotonic():
-            if len(self._tokens) >= _MAX_TOKENS:
-                self._tokens.clear()
-            token = self._tokens[key] = self._new_token(challenge, scope)
+            self._make_room(self._tokens)
+            token = self._tokens[key] = self._new_token(challenge, key[-1])
         return token.header
 
-    def _use_password(self) -> str | None:
-        if self._credentials is None or self._basic is None:
+    def _registry_token(self) -> str | None:
+        credentials = self._identity.credentials
+        if credentials is None or credentials.registry_token is None:
             return None
+        if not _TOKEN.match(credentials.registry_token):
+            raise Unauthorized(f"{self._host}: expected a registry token of visible ASCII, got another one")
         self.password_sent = True
-        for secret in (self._credentials.password, self._basic.partition(" ")[2]):
-            if secret not in self.secrets:
-                self.secrets.append(secret)
-        return self._basic
+        return f"Bearer {credentials.registry_token}"
 
-    def _new_token(self, challenge: Challenge, scope: str) -> _Token:
+    def _new_token(self, challenge: Challenge, scopes: str) -> _Token:
         url = self._realm(challenge)
-        realm, subject = Origin.of(url), f"{self._host}: token server {shown(url)}"
-        header = None
-        if same_site(realm, self._registry):
-            header = self._use_password()
-        elif self._credentials is not None:
-            self._withheld = realm
-        query = {name: value for name, value in (("service", challenge.service), ("scope", scope)) if value}
+        realm, subject = Origin.of(url), f"{self._host}: token server {shown(url, self.secrets)}"
+        credentials = self._identity.credentials
+        if credentials is not None and not (same_site(realm, self._registry) or self._is_trusted(realm)):
+            self._withheld, credentials = realm, None
+        self.password_sent |= credentials is not None
         now = time.monotonic()
-        status, body = self._fetch_token(f"{url}{'&' if '?' in url else '?'}{urlencode(query)}", header)
+        status, body = self._ask(url, challenge.service, scopes.split(), credentials)
         if status != 200:
             raise failure(subject, status, body, expected="a token", advice=self.advice, secrets=self.secrets)
-        token, life = _parse_token(body, subject)
-        self.secrets.append(token)
+        token, life, refresh = _parse_token(body, subject)
+        self._sent.append(token)
+        if refresh is not None and credentials is not None and credentials.identity_token is not None:
+            self._identity.renew(refresh)
         # Nine tenths: a token that ends while a large body is on its way costs that body twice.
         return _Token(f"Bearer {token}", now + 0.9 * life)
+
+    def _ask(self, url: str, service: str, scopes: list[str], credentials: Credentials | None) -> tuple[int, bytes]:
+        """A token server's answer: to an OAuth2 POST for an identity token, to a GET otherwise."""
+        named = [("service", service)] if service else []
+        if credentials is not None and credentials.identity_token is not None:
+            grant = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token}
+            fields = [*grant.items(), *named, ("scope", " ".join(scopes)), ("client_id", CLIENT_ID)]
+            status, body = self._fetch_token(url, None, urlencode(fields).encode())
+            if status not in _NO_OAUTH or self._identity.basic is None:
+                return status, body
+        query = urlencode([*named, *(("scope", scope) for scope in scopes)])
+        basic = self._identity.basic if credentials is not None else None
+        return self._fetch_token(f"{url}{'&' if '?' in url else '?'}{query}", basic, None)
 
     def _realm(self, challenge: Challenge) -> str:
         subject, realm = f"{self._host}: realm of the token server", challenge.realm
         if not re.match(r"https?://[^/?#]", realm):
-            raise RegistryError(f"{subject}: expected an http or https URL, got {ascii(realm)[:100]}")
-        url = follow(str(self._registry), realm, subject=subject)
-        host = Origin.of(url).host
-        if is_address(host) and host != self._registry.host:
-            raise RegistryError(f"{subject}: expected a host name, got {shown(url)}; do not trust this registry")
+            raise RegistryError(f"{subject}: expected an http or https URL, got {quoted(realm, self.secrets)}")
+        url = follow(str(self._registry), realm, subject=subject, secrets=self.secrets)
+        origin = Origin.of(url)
+        if is_address(origin.host) and origin.host != self._registry.host and not self._is_trusted(origin):
+            raise RegistryError(
+                f"{subject}: expected a host name, got {shown(url, self.secrets)}; do not trust this registry"
+            )
         return url
 
+    def _is_trusted(self, realm: Origin) -> bool:
+        name = str(realm).partition("://")[2]
+        return bool(self._trusted & {name, f"{name}:{realm.port}"})
 
-def _parse_token(body: bytes, subject: str) -> tuple[str, float]:
-    """Token and life in seconds."""
+    @staticmethod
+    def _make_room(cache: dict[tuple[str, str, str], _Token] | dict[str, str]) -> None:
+        if len(cache) >= _MAX_TOKENS:
+            cache.clear()
+
+
+class _Identity:
+    """The credentials for one repository, looked up when they are first needed, and only once, whatever comes of it."""
+
+    def __init__(self, source: CredentialSource, host: str, repository: str) -> None:
+        self._source, self._place = source, (host, repository)
+        self._asked = False
+        self._credentials: Credentials | None = None
+        self._failed: CasstoreError | None = None
+        self._basic: str | None = None
+        self.secrets: tuple[str, ...] = ()
+        """All that must not be shown, in the forms in which a server may echo it."""
+
+    @property
+    def found(self) -> bool:
+        """Whether there are any, as far as is known."""
+        return self._credentials is not None
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Them; a source that failed is not asked again (a helper may take half a minute)."""
+        if not self._asked:
+            self._asked = True
+            try:
+                self._take(self._source.lookup(*self._place))
+            except CasstoreError as error:
+                self._failed = error
+        if self._failed is not None:
+            raise self._failed
+        return self._credentials
+
+    @property
+    def basic(self) -> str | None:
+        """The header for user and password, if these are known."""
+        return self._basic if self.credentials is not None else None
+
+    def renew(self, identity_token: str) -> None:
+        """The token server gave another identity token; the old one may be void."""
+        known = self._credentials
+        if known is not None:
+            self._take(Credentials(known.username, known.password, identity_token, known.registry_token))
+
+    def _take(self, credentials: Credentials | None) -> None:
+        self._credentials = credentials
+        if credentials is None:
+            return
+        plain = [credentials.password, credentials.identity_token or "", credentials.registry_token or ""]
+        if credentials.username and credentials.password:
+            pair: str = get_basic_auth(credentials.username, credentials.password)
+            self._basic = f"Basic {pair}"
+            plain.append(pair)
+        forms = [form for secret in plain for form in (secret, quote_plus(secret), json.dumps(secret)[1:-1])]
+        self.secrets = tuple(dict.fromkeys(filter(None, (*self.secrets[-_MAX_TOKENS:], *forms))))
+
+
+def _parse_token(body: bytes, subject: str) -> tuple[str, float, str | None]:
+    """Token, life in seconds, and the identity token to use from now on, if there is a new one."""
     try:
         document = load_object(body, subject=subject, limit=TOKEN_BODY)
     except DocumentError as error:
-        raise RegistryError(str(error)) from None
-    token, life = document.get("token") or document.get("access_token"), document.get("expires_in", _DEFAULT_LIFE)
-    if not isinstance(token, str) or not _TOKEN.match(token):
-        raise Unauthorized(f"{subject}: expected a token of visible ASCII, got another answer")
-    return token, life if isinstance(life, int) and life > 0 else _DEFAULT_LIFE
+        problem = str(error)
+    else:
+        token, life = document.get("token") or document.get("access_token"), document.get("expires_in", _DEFAULT_LIFE)
+        if not isinstance(token, str) or not _TOKEN.match(token):
+            raise Unauthorized(f"{subject}: expected a token of visible ASCII, got another answer")
+        refresh = document.get("refresh_token")
+        if not isinstance(refresh, str) or not _TOKEN.match(refresh):
+            refresh = None
+        return token, life if isinstance(life, int) and life > 0 else _DEFAULT_LIFE, refresh
+    raise RegistryError(problem)

@@ -6,14 +6,20 @@ a terminal) and without the secrets that a server may echo.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import http.client
+import ssl
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import requests
 import urllib3
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from casstore.errors import CasstoreError, DocumentError, NotFound, RegistryError, Unauthorized, Unavailable
 from casstore.jsondoc import load
 
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may well succeed."""
 ERROR_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
 _SHOWN = 200
@@ -25,7 +31,8 @@ _SHORTEST_SECRET = 4
 def failure(
     subject: str, status: int, body: bytes, *, expected: str, advice: str, secrets: Iterable[str]
 ) -> CasstoreError:
-    """The error for an HTTP status: 401 and 403 Unauthorized, 404 NotFound, 5xx Unavailable, else RegistryError.
+    """The error for an HTTP status: 401 and 403 Unauthorized, 404 NotFound, 5xx and PASSING Unavailable, else
+    RegistryError.
 
     `advice` is what to do about missing permissions.
     """
@@ -35,7 +42,7 @@ def failure(
         return Unauthorized(f"{text}; {advice}")
     if status == 404:
         return NotFound(text.replace(f"{subject}: ", f"{subject}: not found: ", 1))
-    if status >= 500:
+    if status >= 500 or status in PASSING:
         return Unavailable(f"{text}; try again later")
     return RegistryError(text)
 
@@ -75,17 +82,60 @@ def printable(text: str) -> str:
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
-def unavailable(subject: str, error: BaseException) -> Unavailable:
-    """The error for one of requests', urllib3's or the socket's own; says only the innermost cause's words."""
-    advice = "check the host, the network and, for https, the certificate"
-    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
-        return Unavailable(f"{subject}: no answer in time; {advice}")
-    return Unavailable(f"{subject}: {printable(str(_innermost(error)))}; {advice}")
+class TooSlow(OSError):
+    """Bytes come, or are taken, but hardly any."""
 
 
-def _innermost(error: BaseException) -> BaseException:
+PROXY_REFUSAL = "the proxy answers 407, it wants another user or password; they stand in the proxy's URL"
+_ADVICE = "check the host, the network and, for https, the certificate"
+_PASSING = (
+    *(TimeoutError, ConnectionError, TooSlow, ssl.SSLEOFError, ssl.SSLZeroReturnError),
+    *(http.client.BadStatusLine, http.client.IncompleteRead),
+    *(urllib3.exceptions.TimeoutError, urllib3.exceptions.IncompleteRead),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An exchange that brought no whole answer."""
+
+    error: Unavailable
+    passing: bool
+    """The connection was there and broke, so that another may do better."""
+    unreachable: bool
+    """There was no connection: passing if there ever was one, else more likely a wrong address."""
+
+
+def broken(subject: str, error: BaseException) -> Trouble:
+    """What one of requests', urllib3's, http.client's or the socket's errors means; says the innermost one's words."""
+    chain = list(_causes(error))
+    inner = chain[-1]
+    refused = _proxy_refusal(str(inner))
+    unreachable = any(isinstance(each, (NewConnectionError, ConnectTimeoutError)) for each in chain) and not refused
+    timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+    if refused:
+        text = PROXY_REFUSAL
+    elif any(isinstance(each, timeouts) and not isinstance(each, NewConnectionError) for each in chain):
+        text = f"no answer in time; {_ADVICE}"
+    else:
+        text = f"{printable(str(inner)) or type(inner).__name__}; {_ADVICE}"
+    lasting = isinstance(inner, ssl.SSLError) and not isinstance(inner, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+    passing = not lasting and not unreachable and not refused and any(isinstance(each, _PASSING) for each in chain)
+    return Trouble(Unavailable(f"{subject}: {text}"), passing, unreachable)
+
+
+def _proxy_refusal(text: str) -> bool:
+    return text.startswith("Tunnel connection failed: 407")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it wraps, outermost first."""
     # Only these wrap something of their own. Any other error's context may be the caller's business.
     wrappers = (requests.RequestException, urllib3.exceptions.HTTPError)
-    while isinstance(error, wrappers) and (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return error
+    inner: BaseException | None = error
+    while inner is not None:
+        yield inner
+        if not isinstance(inner, wrappers):
+            return
+        given = (each for each in inner.args if isinstance(each, BaseException))
+        inner = inner.__cause__ or inner.__context__ or next(given, None)

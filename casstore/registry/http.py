@@ -4,149 +4,87 @@ oras.provider.Registry brings the place that every request passes. Its own do_re
 knows no timeout, no rewinding of bodies and no 401 for an expired token, and waits 131 s on errors that will not go
 away. Here instead:
 
-- Credentials go to the registry's origin only. Redirects (GET and HEAD, at most 5) are followed by this class, and one
-  that leaves the origin drops them for good. https never becomes http.
+- Credentials and the client certificate go to the registry's origin only. Redirects (GET and HEAD, at most 5) are
+  followed by this class, and one that leaves the origin drops them for good. https never becomes http, and a registry
+  that is elsewhere never leads to this machine or its link.
 - Nothing comes from the environment (no proxy, netrc or CA bundle), and no cookie is kept: Harbor takes a client with
   cookies for a browser.
 - Bodies pass as they are stored: `identity` is asked for, any other Content-Encoding refused, nothing is decoded.
-- A body to send is a callable that opens it; whoever must send again (a 401 today, retries later) calls it again.
+- A body to send is a callable that opens it; whoever must send again (a 401, a retry) calls it again.
 - requests' and urllib3's errors end here.
 
-One exchange on the wire is `_exchange`; retries with back-off belong around it, resuming a body belongs into `Body`.
+Rings around each other: exchange.py makes one exchange, `_send` repeats it while that makes sense, `_follow` goes where
+the answer leads, `do_request` shows who we are. A body that breaks is resumed in resume.py.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from itertools import count
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Self
+from urllib.parse import unquote, urlsplit
 
 import oras.defaults
 import oras.provider
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
+from oras.auth.utils import get_basic_auth
 
-from casstore import __version__
 from casstore.credentials import CredentialSource
-from casstore.errors import CasstoreError, RegistryError, SizeMismatch, Unavailable, UsageError
+from casstore.errors import CasstoreError, RegistryError, SizeMismatch, Unavailable
 from casstore.registry.auth import TOKEN_BODY, Authenticator
-from casstore.registry.failures import ERROR_BODY, failure, quoted, unavailable
-from casstore.registry.urls import Origin, follow, shown
+from casstore.registry.body import Body, read_up_to
+from casstore.registry.exchange import Ask, Broken, Exchange, OpenBody, SendBody, SourceFailed
+from casstore.registry.failures import ERROR_BODY, PASSING, failure, quoted
+from casstore.registry.notices import Notices
+from casstore.registry.options import RegistryOptions
+from casstore.registry.pace import MAX_WAIT, Ended, Pace, Patience, retry_after
+from casstore.registry.urls import Origin, follow, is_local, shown
+from casstore.registry.wire import Line
+
+__all__ = ["OpenBody", "RegistryClient", "SendBody", "SourceFailed"]
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_BLOCK = 256 * 1024
-"""Bytes sent at a time. A whole block must leave within `connect_timeout`: sendall has one deadline for all of it."""
-_POOL = 16
-"""Connections kept; more may be open at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryOptions:
-    """How to reach a registry.
-
-    `plain_http`: http instead of https. `insecure`: do not check the registry's own certificate; other hosts' (token
-    servers, storage behind redirects) still are. `ca_bundle`: PEM file of the CAs to trust instead of the usual ones.
-    Timeouts in seconds; `read_timeout` is the longest silence, not the longest transfer.
-    """
-
-    plain_http: bool = False
-    insecure: bool = False
-    ca_bundle: str | None = None
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0
-    user_agent: str = f"casstore/{__version__}"
-
-
-class SendBody(Protocol):
-    """What requests sends with a Content-Length: it has a length and is read."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
-OpenBody = Callable[[], AbstractContextManager[SendBody]]
-
-
-class SourceFailed(Exception):
-    """The body to send could not be read; `error` says why. Not an OSError, which urllib3 would take for its own."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class Body:
-    """The body of an answer, byte by byte as it came; errors of the way are Unavailable."""
-
-    def __init__(self, response: requests.Response, subject: str) -> None:
-        self._response, self._subject = response, subject
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; b"" at the end."""
-        try:
-            data: bytes = self._response.raw.read(size, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise unavailable(self._subject, error) from None
-        return data
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._response.close()
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, blocksize=_BLOCK, **options)
-
-
-class _Session(requests.Session):
-    """A session that adds nothing of its own."""
-
-    def __init__(self, user_agent: str) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self.headers = requests.structures.CaseInsensitiveDict(
-            {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
-        )
-        for scheme in ("https://", "http://"):
-            self.mount(scheme, _Adapter(pool_maxsize=_POOL))
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: even with allow_redirects=False, requests reads and decodes all of a redirect's body to look ahead."""
 
 
 class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is untyped
     """HTTP to one registry host. Thread-safe; close it, or use it in a `with`."""
 
-    def __init__(self, host: str, options: RegistryOptions, credentials: CredentialSource) -> None:
-        if options.ca_bundle is not None and not os.path.exists(options.ca_bundle):
-            raise UsageError(f"CA bundle {options.ca_bundle}: expected a file of certificates, found nothing there")
+    def __init__(
+        self,
+        host: str,
+        options: RegistryOptions,
+        credentials: CredentialSource,
+        *,
+        repository: str = "",
+        pace: Pace | None = None,
+    ) -> None:
+        """`pace` is shared by all who talk to this host; None makes one."""
         api = oras.defaults.registry.default_v2_registry["host"] if host == "docker.io" else host
         super().__init__(hostname=api, insecure=options.plain_http)
         self.base = f"{self.prefix}://{api}/v2/"
         self.origin = Origin.of(self.base)
         self._host, self._options = host, options
-        self.session = _Session(options.user_agent)
-        if options.insecure:
-            # urllib3 would warn at every request of what was asked for; other hosts keep their warning.
-            warnings.filterwarnings(
-                "ignore", f".*host '{re.escape(self.origin.host)}'", category=urllib3.exceptions.InsecureRequestWarning
-            )
-        self.auth = Authenticator(host, self.origin, credentials, self._fetch_token)
+        self.pace, self.patience = pace or Pace.of(options), Patience(options.deadline)
+        self._line = Line(self.origin, options, self.pace, self.patience)
+        self._notices = Notices(options.on_warning)
+        self._exchange = Exchange(self.origin, options, self._line)
+        self.session = self._exchange.session
+        self.auth = Authenticator(
+            host,
+            self.origin,
+            credentials,
+            self._fetch_token,
+            repository=repository,
+            trusted_realms=options.trusted_realms,
+        )
+
+    @property
+    def attempts(self) -> int:
+        """How often the same is tried at most."""
+        return self._options.attempts
 
     def __repr__(self) -> str:
         return f"RegistryClient({self._host!r})"
@@ -163,34 +101,56 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
         """Close all connections."""
         self.session.close()
 
+    def stop(self) -> None:
+        """Let all that goes on fail soon, and all that comes later at once."""
+        self._line.stop()
+
     def request(
         self,
         method: str,
         url: str,
         *,
         subject: str,
-        expect: Iterable[int],
+        expect: Collection[int],
         scope: str = "",
         headers: Mapping[str, str] | None = None,
         data: bytes | OpenBody | None = None,
+        retry: bool = True,
     ) -> requests.Response:
         """The answer with one of the expected statuses; its body is not read yet, and the caller closes it.
 
+        GET, HEAD, PUT, DELETE and POST without a body are sent again after errors that pass, unless `retry` is False.
+        A DELETE that was answered in vain may so find nothing the second time.
+
         Raises:
-            Unauthorized, NotFound, Unavailable, RegistryError: see registry_errors.failure.
+            Unauthorized, NotFound, Unavailable, RegistryError: see failures.failure.
         """
-        response = self.do_request(url, method, data, dict(headers or {}), scope=scope, subject=subject)
+        response = self.do_request(
+            url, method, data, dict(headers or {}), scope=scope, subject=subject, expect=expect, retry=retry
+        )
         if response.status_code in expect:
             return response
-        body = self._read_error(response, subject)
-        raise failure(
+        raise self.refusal(response, subject, expected=" or ".join(str(status) for status in expect if status < 400))
+
+    def refusal(self, response: requests.Response, subject: str, *, expected: str) -> CasstoreError:
+        """The error for an answer other than the `expected`; reads and closes it."""
+        return failure(
             subject,
             response.status_code,
-            body,
-            expected=" or ".join(str(status) for status in expect),
+            self._read_error(response, subject),
+            expected=expected,
             advice=self.auth.advice,
-            secrets=self.auth.secrets,
+            secrets=self.secrets,
         )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown."""
+        proxy = urlsplit(self._options.proxy or "")
+        if not proxy.password:
+            return self.auth.secrets
+        user, password = unquote(proxy.username or ""), unquote(proxy.password)
+        return (*self.auth.secrets, proxy.password, password, get_basic_auth(user, password))
 
     def do_request(
         self,
@@ -201,15 +161,17 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
         *,
         scope: str = "",
         subject: str = "",
+        expect: Collection[int] = (),
+        retry: bool = True,
     ) -> requests.Response:
         """oras-py's choke point: an answer of any status, its body not read, after at most one round of authentication.
 
         oras' `json` is missing on purpose (re-serialised manifests have other digests), `stream` because it always is.
         """
-        subject, headers = subject or self._host, headers or {}
+        ask = Ask(method, subject or self._host, headers or {}, data, expect, retry)
         at_home = Origin.of(url) == self.origin
         header = self.auth.authorization(scope) if at_home else None
-        response = self._follow(method, url, data, headers, authorization=header, subject=subject)
+        response = self._follow(ask, url, header)
         if response.status_code != 401 or Origin.of(str(response.url)) != self.origin or not at_home:
             return response
         challenge = response.headers.get("WWW-Authenticate", "")
@@ -220,8 +182,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
             raise
         if header is None:
             return response
-        self.finish(response, subject)
-        return self._follow(method, url, data, headers, authorization=header, subject=subject)
+        self.finish(response, ask.subject)
+        return self._follow(ask, url, header)
 
     def open_body(self, response: requests.Response, subject: str) -> Body:
         """The body of an answer.
@@ -233,10 +195,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
         if encoding.strip().lower() not in {"identity", ""}:
             response.close()
             raise RegistryError(
-                f"{subject}: expected the stored bytes, got Content-Encoding {quoted(encoding, self.auth.secrets)};"
+                f"{subject}: expected the stored bytes, got Content-Encoding {quoted(encoding, self.secrets)};"
                 " a proxy recodes them: configure it not to"
             )
-        return Body(response, subject)
+        return Body(response, subject, self.patience)
 
     def read(self, response: requests.Response, subject: str, *, limit: int) -> bytes:
         """The whole body of at most `limit` bytes; closes the answer.
@@ -246,7 +208,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
             Unavailable, RegistryError: as Body and open_body.
         """
         with self.open_body(response, subject) as body:
-            data = _read_up_to(body, limit + 1)
+            data = read_up_to(body, limit + 1)
         if len(data) > limit:
             raise SizeMismatch(f"{subject} (at most)", expected=limit, got=None)
         return data
@@ -256,71 +218,78 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
         self._read_error(response, subject)
 
     def _read_error(self, response: requests.Response, subject: str) -> bytes:
-        with Body(response, subject) as body:
+        with Body(response, subject, self.patience) as body:
             try:
-                return _read_up_to(body, ERROR_BODY)
+                return read_up_to(body, ERROR_BODY)
             except Unavailable:
                 return b""  # the status is the news; a broken body adds nothing
 
-    def _follow(
-        self,
-        method: str,
-        url: str,
-        data: bytes | OpenBody | None,
-        headers: dict[str, str],
-        *,
-        authorization: str | None,
-        subject: str,
-    ) -> requests.Response:
+    def _follow(self, ask: Ask, url: str, authorization: str | None) -> requests.Response:
         for _ in range(MAX_REDIRECTS + 1):
-            sent = headers | ({"Authorization": authorization} if authorization else {})
-            response = self._exchange(method, url, data, sent, subject=subject)
+            response = self._send(ask, url, authorization)
             if response.status_code not in _REDIRECTS:
                 return response
-            self.finish(response, subject)
-            target = follow(url, response.headers.get("Location"), subject=subject)
-            if method not in {"GET", "HEAD"}:
-                raise RegistryError(f"{subject}: expected an answer to {method}, got a redirect to {shown(target)}")
+            self.finish(response, ask.subject)
+            target = follow(url, response.headers.get("Location"), subject=ask.subject, secrets=self.secrets)
+            where = shown(target, self.secrets)
+            if ask.method not in {"GET", "HEAD"}:
+                raise RegistryError(f"{ask.subject}: expected an answer to {ask.method}, got a redirect to {where}")
+            if is_local(Origin.of(target).host) and not self._line.home_is_local:
+                raise RegistryError(
+                    f"{ask.subject}: expected a redirect to a public host, got one to {where};"
+                    " do not trust this registry"
+                )
             if Origin.of(target) != Origin.of(url):
                 authorization = None
             url = target
-        raise RegistryError(f"{subject}: expected at most {MAX_REDIRECTS} redirects, got more; last to {shown(url)}")
+        raise RegistryError(f"{ask.subject}: expected at most {MAX_REDIRECTS} redirects, got more; last to {where}")
 
-    def _exchange(
-        self, method: str, url: str, data: bytes | OpenBody | None, headers: dict[str, str], *, subject: str
-    ) -> requests.Response:
-        options = self._options
-        own = Origin.of(url) == self.origin
-        with data() if callable(data) else nullcontext(data) as body:
+    def _send(self, ask: Ask, url: str, authorization: str | None) -> requests.Response:
+        """An answer that is not likely to be another one soon; or else an expected one, or an error."""
+        begun, trouble = self.patience.now(), ""
+        error: CasstoreError | None
+        for attempt in count(1):
             try:
-                return self.session.request(
-                    method,
-                    url,
-                    data=body,
-                    headers=headers,
-                    stream=True,
-                    allow_redirects=False,
-                    timeout=(options.connect_timeout, options.read_timeout),
-                    verify=False if options.insecure and own else options.ca_bundle or True,
-                )
-            except SourceFailed as failed:
-                raise failed.error from None
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                raise unavailable(subject, error) from None
+                started = self.pace.admit(self.patience)
+            except Ended as ended:
+                raise Unavailable(f"{ask.subject}: {ended}" + (f"; last: {trouble}" if trouble else "")) from None
+            try:
+                response = self._exchange.once(ask, url, authorization)
+            except Broken as broke:
+                asked, error = 0.0, broke.trouble.error
+                passing = broke.trouble.passing or (broke.trouble.unreachable and self.pace.answered)
+                trouble = str(error)
+            else:
+                if Origin.of(url) == self.origin:
+                    self._notices.hear(response.raw.headers.getlist("Warning"), self.secrets)
+                if response.status_code not in PASSING:
+                    self.pace.succeeded()
+                    return response
+                asked, passing, error = retry_after(response.headers.get("Retry-After")), True, None
+                trouble = f"got {response.status_code}"
+            now = self.patience.now()
+            self.pace.failed(started, now, asked=asked)
+            too_long = asked > min(MAX_WAIT, self.patience.left)
+            if passing and ask.repeatable and attempt < self._options.attempts and not too_long:
+                if error is None:
+                    self.finish(response, ask.subject)
+                continue
+            if error is None:
+                if response.status_code in ask.expect:
+                    return response
+                error = self.refusal(response, ask.subject, expected=ask.expected)
+            notes = [f"after {attempt} attempts in {now - begun:.0f} s"] * (attempt > 1)
+            notes += [f"the registry asks to wait {asked:.0f} s"] * (asked > 0)
+            raise type(error)(f"{error} ({', '.join(notes)})") if notes else error
+        raise AssertionError  # count never ends
 
-    def _fetch_token(self, url: str, authorization: str | None) -> tuple[int, bytes]:
-        subject = f"{self._host}: token server {shown(url)}"
-        headers = {"Authorization": authorization} if authorization else {}
-        response = self._exchange("GET", url, None, headers, subject=subject)
+    def _fetch_token(self, url: str, authorization: str | None, form: bytes | None) -> tuple[int, bytes]:
+        subject = f"{self._host}: token server {shown(url, self.secrets)}"
+        headers = {} if form is None else {"Content-Type": "application/x-www-form-urlencoded"}
+        # Every status is an answer: what a refused token request means is not known here.
+        ask = Ask("GET" if form is None else "POST", subject, headers, form, expect=range(100, 600))
+        response = self._send(ask, url, authorization)
         if response.status_code != 200:
             return response.status_code, self._read_error(response, subject)
         with closing(response):
             return 200, self.read(response, subject, limit=TOKEN_BODY)
-
-
-def _read_up_to(body: Body, limit: int) -> bytes:
-    parts, left = [], limit
-    while left and (part := body.read(left)):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)

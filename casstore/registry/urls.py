@@ -8,12 +8,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from casstore.errors import InvalidReference, RegistryError
 from casstore.reference import parse_host
+from casstore.registry.failures import quoted, scrub
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+\Z")
 _PORTS = {"http": 80, "https": 443}
@@ -38,8 +40,10 @@ class Origin:
         return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
 
 
-def follow(url: str, target: str | None, *, subject: str) -> str:
+def follow(url: str, target: str | None, *, subject: str, secrets: Iterable[str] = ()) -> str:
     """Where `target`, given in the answer to `url`, leads: an absolute URL without fragment.
+
+    `secrets` are kept out of error texts, since `target` may quote them.
 
     Raises:
         RegistryError: no target; other characters than visible ASCII (so no CR, LF or space), a backslash, a user or
@@ -48,26 +52,26 @@ def follow(url: str, target: str | None, *, subject: str) -> str:
     if not target:
         raise RegistryError(f"{subject}: expected a Location in the answer, got none")
     if not _VISIBLE.match(target) or "\\" in target:
-        raise RegistryError(f"{subject}: expected a URL, got {ascii(target)[:100]}")
+        raise RegistryError(f"{subject}: expected a URL, got {quoted(target, secrets)}")
     try:
         absolute = urljoin(url, target)
         parts = urlsplit(absolute)
     except ValueError:
-        raise RegistryError(f"{subject}: expected a URL, got {ascii(target)[:100]}") from None
+        raise RegistryError(f"{subject}: expected a URL, got {quoted(target, secrets)}") from None
     if parts.scheme not in _PORTS:
-        raise RegistryError(f"{subject}: expected an http or https URL, got {shown(absolute)}")
+        raise RegistryError(f"{subject}: expected an http or https URL, got {shown(absolute, secrets)}")
     if parts.scheme == "http" and Origin.of(url).scheme == "https":
-        raise RegistryError(f"{subject}: expected https as before, got {shown(absolute)}; check the registry's proxy")
-    try:
+        where = shown(absolute, secrets)
+        raise RegistryError(f"{subject}: expected https as before, got {where}; check the registry's proxy")
+    with suppress(InvalidReference):  # and with it its text, which may quote a password
         parse_host(parts.netloc)
-    except InvalidReference:
-        raise RegistryError(f"{subject}: expected a URL with a plain host, got {shown(absolute)}") from None
-    return absolute.partition("#")[0]
+        return absolute.partition("#")[0]
+    raise RegistryError(f"{subject}: expected a URL with a plain host, got {shown(absolute, secrets)}")
 
 
-def shown(url: str) -> str:
-    """A URL for people: without query and user, which may hold secrets, and short."""
-    plain = re.sub(r"//[^/@]*@", "//...@", url.partition("?")[0].partition("#")[0])
+def shown(url: str, secrets: Iterable[str] = ()) -> str:
+    """A URL for people: without query and user, which may hold secrets, without those that are known, and short."""
+    plain = scrub(re.sub(r"//.*@", "//...@", url.partition("?")[0].partition("#")[0]), secrets)
     return ascii(plain[:120])[1:-1]
 
 
@@ -93,6 +97,22 @@ def is_address(host: str) -> bool:
             parse(host)
             return True
     return False
+
+
+def is_local(host: str) -> bool:
+    """Whether a host is an address of this machine or of its link only (cloud metadata is there), or localhost."""
+    host = host.partition("%")[0].strip("[]").rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(host))  # 127.1, 0x7f000001
+        except OSError:
+            return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
 def _domain(host: str) -> tuple[str, ...] | None:

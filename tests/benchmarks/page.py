@@ -15,14 +15,14 @@ from typing import Any
 
 from tests.benchmarks import chart, speed
 from tests.benchmarks.report import Table
-from tests.benchmarks.tools import TOOLS
+from tests.benchmarks.tools import TOOLS, version_of
 from tests.support import disks
 
 _HEAD = """# Benchmarks
 
 <!-- Made by `make bench`: change tests/benchmarks/page.py, not this file. -->
 
-`make bench` makes its disks itself, runs casstore, borg, restic and casync side by side, and writes this page.
+`make bench` makes its disks itself, runs casstore beside borg, restic, casync and skopeo, and writes this page.
 The numbers behind it are in [results.json](results.json). Machines differ, and so do runs on a shared one: the ratios
 are taken inside a round, pair by pair. Run it on yours.
 
@@ -32,11 +32,17 @@ The disks are one sandbox in six generations, and its packages again on another 
 which the same packages were installed in another order. They are ext4, written through a mount, from the files of the
 machine that ran this. borg cuts at fixed 1 MiB with zstd 3; restic and casync run with their defaults. casstore creates
 with every fsync, and restores without, as the others do, unless it says "durable".
+
+Push and pull run beside skopeo: the same artifact, the same docker-registry on the same machine, empty for each push;
+both tools sync what they pull. "Transfer only" is `casstore copy` from the registry into an OCI layout, which is what
+skopeo's pull is; `casstore pull` also decodes and checks every chunk. "Start-up" is the time until the snapshot's
+manifest is here, nearly all of it Python's; it is in all of casstore's times.
 """
 
 _TITLES = {
     "speed": "Speed and size",
     "tidy": "A disk that was not written through a mount",
+    "transfer": "Push and pull",
     "memory": "Memory",
     "startup": "Start-up",
     "chain": "A long chain of small steps",
@@ -44,9 +50,12 @@ _TITLES = {
 }
 
 
+_SERVERS = ("skopeo", "docker-registry")
+
+
 def circumstances() -> dict[str, object]:
     """When, how, on what machine and with which versions something was measured."""
-    versions = {kind.name: kind.installed() for kind in TOOLS}
+    versions = {kind.name: kind.installed() for kind in TOOLS} | {name: version_of(name) for name in _SERVERS}
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "command": _command(sys.argv[1:]),

@@ -1,9 +1,10 @@
-"""Compare casstore with borg, restic and casync, and measure its memory, its start-up and long histories: `make bench`.
+"""Compare casstore with borg, restic, casync and skopeo, and measure memory, start-up and long histories: `make bench`.
 
     python -m tests.benchmarks.run [--only PART]... [--rounds N] [--peer-rounds N] [--data MIB] [--out DIR]
 
     speed     a sandbox's disk in six generations, and its packages on another disk: time, bytes, the machine's limit
     tidy      the same on small disks that debugfs wrote; they are not representative, so they stand apart
+    transfer  push and pull beside skopeo, with the same docker-registry
     memory    the peak of create, push, pull and restore at two sizes of disk
     startup   how long the command line takes when there is nothing to do
     chain     1,000 small steps of one disk: what each adds, lists and fetches
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import chain, memory, page, scale, series, speed, startup
+from tests.benchmarks import chain, memory, page, scale, series, speed, startup, transfer
 from tests.benchmarks.measure import CommandFailed
 from tests.benchmarks.report import Table, say
 from tests.support import needs
@@ -49,6 +50,11 @@ def _tidy(args: argparse.Namespace, work: Path) -> Outcome:
     return measured, list(speed.tables(measured))[:2]
 
 
+def _transfer(args: argparse.Namespace, work: Path) -> Outcome:
+    measured = transfer.transfer(work, data=args.transfer_data * MIB, rounds=args.rounds)
+    return measured, transfer.tables(measured)
+
+
 def _memory(args: argparse.Namespace, work: Path) -> Outcome:
     measured = memory.memory(work, sizes=[size * MIB for size in args.memory])
     return measured, memory.tables(measured)
@@ -72,12 +78,18 @@ def _scale(args: argparse.Namespace, work: Path) -> Outcome:
 PARTS: dict[str, Callable[[argparse.Namespace, Path], Outcome]] = {
     "speed": _speed,
     "tidy": _tidy,
+    "transfer": _transfer,
     "memory": _memory,
     "startup": _startup,
     "chain": _chain,
     "scale": _scale,
 }
-_NEEDS = {"speed": ("mke2fs", "loop"), "tidy": ("mke2fs", "debugfs"), "chain": ("mke2fs", "loop")}
+_NEEDS = {
+    "speed": ("mke2fs", "loop"),
+    "tidy": ("mke2fs", "debugfs"),
+    "transfer": ("mke2fs", "loop", "docker-registry", "skopeo"),
+    "chain": ("mke2fs", "loop"),
+}
 
 
 def main() -> int:
@@ -89,6 +101,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=4096, help="logical MiB of the disks (%(default)s)")
     parser.add_argument("--data", type=int, default=540, help="MiB of packages on them (%(default)s)")
     parser.add_argument("--disks", type=Path, help="a folder with disks that tests.benchmarks.series made")
+    parser.add_argument("--transfer-data", type=int, default=800, help="MiB of packages on its disk (%(default)s)")
     parser.add_argument("--memory", type=int, nargs="+", default=[1024, 4096], help="allocated MiB of its disks")
     parser.add_argument("--snapshots", type=int, default=1000, help="snapshots of the start-up test (%(default)s)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of the chain (%(default)s)")

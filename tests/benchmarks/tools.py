@@ -17,6 +17,15 @@ from tests.benchmarks.measure import PATH, Command
 RESTORE, RESTORE_DURABLE = "restore", "restore, durable"
 
 
+def version_of(program: str, *words: str) -> str | None:
+    """The first line that a program says of its version; None where it is not installed."""
+    if shutil.which(program, path=PATH) is None:
+        return None
+    command = [program, *(words or ("--version",))]
+    said = subprocess.run(command, env={"PATH": PATH}, capture_output=True, text=True, check=True)
+    return said.stdout.partition("\n")[0]
+
+
 class Tool(ABC):
     """One program with an empty repository in `folder`; its methods give the commands to measure."""
 
@@ -33,12 +42,7 @@ class Tool(ABC):
     @classmethod
     def installed(cls) -> str | None:
         """The first line that the program says of its version; None where it is not installed."""
-        if shutil.which(cls.program, path=PATH) is None:
-            return None
-        said = subprocess.run(
-            [cls.program, *cls.version], env={"PATH": PATH}, capture_output=True, text=True, check=True
-        )
-        return said.stdout.partition("\n")[0]
+        return version_of(cls.program, *cls.version)
 
     def prepare(self) -> Command | None:
         """What makes the empty repository; not measured."""

@@ -14,18 +14,18 @@ from typing import Protocol
 
 import pytest
 
-from casstore.content import Deleter, Target
+from casstore.content import Attacher, Deleter, ReferrerLister, TagLister, Target, Untagger
 from casstore.durable import Durability
 from casstore.layout import LayoutTarget
 from casstore.memory import MemoryTarget
-from casstore.registry import RegistryTarget
+from casstore.registry import RegistryTarget, referrers
 from tests.support.certificates import Authority
 from tests.support.registry_simulator import RegistrySimulator
 from tests.support.servers import RunningRegistry, registry
 
 
-class FullTarget(Target, Deleter, Protocol):
-    """A target with every power."""
+class FullTarget(Target, Deleter, TagLister, Untagger, ReferrerLister, Attacher, Protocol):
+    """A target with every power that each of them has."""
 
 
 Factory = Callable[[pytest.FixtureRequest, str], AbstractContextManager[FullTarget]]
@@ -51,6 +51,18 @@ def simulator(request: pytest.FixtureRequest, name: str) -> Iterator[FullTarget]
         yield target
 
 
+@contextmanager
+def modern_simulator(request: pytest.FixtureRequest, name: str) -> Iterator[FullTarget]:
+    """A registry with the referrers API, that deletes tags, and tells both in pages."""
+    with (
+        RegistrySimulator() as server,
+        RegistryTarget(server.reference(name), server.options, server.credentials) as target,
+    ):
+        server.faults.referrers_api = server.faults.tag_deletes = True
+        server.faults.page = 2
+        yield target
+
+
 def real(fixture: str) -> Factory:
     """A repository in the docker-registry that the session fixture serves."""
 
@@ -69,12 +81,19 @@ FACTORIES = [
     pytest.param(memory, id="memory"),
     pytest.param(layout, id="layout"),
     pytest.param(simulator, id="simulator"),
+    pytest.param(modern_simulator, id="simulator-modern"),
     pytest.param(real("anonymous_registry"), id="registry-anonymous", marks=needs_registry),
     pytest.param(real("htpasswd_registry"), id="registry-htpasswd-tls", marks=needs_registry),
     pytest.param(real("token_registry"), id="registry-token", marks=needs_registry),
 ]
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _no_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else writes here, so nobody need be waited for."""
+    monkeypatch.setattr(referrers, "SECOND_LOOK", (0.0, 0.0))
 
 
 @pytest.fixture(params=FACTORIES)
@@ -99,5 +118,10 @@ def htpasswd_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runn
 
 @pytest.fixture(scope="session")
 def token_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    """Its tokens live 2 s: docker-registry adds 60 s of leeway. The client is told that they live longer, so they end
+    while they are in use.
+    """
     with registry(tmp_path_factory.mktemp("token"), auth="token") as server:
+        assert server.token_server is not None
+        server.token_server.life, server.token_server.claimed_life = -58, 300
         yield server

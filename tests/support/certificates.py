@@ -11,11 +11,14 @@ import datetime as dt
 import ipaddress
 import ssl
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 
 
 def _name(text: str) -> x509.Name:
@@ -58,8 +61,13 @@ class Authority:
         path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
         return path
 
-    def issue(self, *hosts: str, folder: Path, days: float = 1) -> tuple[Path, Path]:
-        """A server's certificate and key as PEM files. A negative `days` makes one that expired so long ago."""
+    def issue(
+        self, *hosts: str, folder: Path, days: float = 1, usage: Literal["server", "client"] = "server"
+    ) -> tuple[Path, Path]:
+        """A server's or client's certificate and key as PEM files.
+
+        A negative `days` makes one that expired so long ago.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             x509.CertificateBuilder()
@@ -71,7 +79,7 @@ class Authority:
             .not_valid_after(_days(days))
             .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([_USAGES[usage]]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )

@@ -23,7 +23,14 @@ from click.testing import CliRunner
 from casstore.cli.main import main
 from casstore.schema import validate
 
-SCHEMAS = {"push": "cli-transfer", "pull": "cli-transfer"}
+SCHEMAS = {"push": "cli-transfer", "pull": "cli-transfer", "copy": "cli-transfer"}
+
+_UNSET = (
+    *("NO_COLOR", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+    *("CASSTORE_REGISTRY", "CASSTORE_USERNAME", "CASSTORE_PASSWORD", "CASSTORE_TOKEN", "CASSTORE_NETRC"),
+    *("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
+)
+"""Variables of the machine that would change what a run does."""
 
 
 @dataclass(frozen=True)
@@ -59,30 +66,34 @@ class Casstore:
             "HOME": str(folder),
             "CASSTORE_STORE": str(self.store),
             "DOCKER_CONFIG": str(self.docker_config.parent),
-            "NO_COLOR": None,
             "COLUMNS": "100",
+            **dict.fromkeys(_UNSET),
         }
+
+    def run(self, *args: object, stdin: bytes = b"") -> Result:
+        """Run in this process, whatever the exit code."""
+        done = CliRunner(env=self.env).invoke(main, [str(arg) for arg in args], input=stdin)
+        return Result(done.exit_code, done.stdout_bytes, done.stderr_bytes)
 
     def __call__(self, *args: object, code: int = 0, stdin: bytes = b"") -> Result:
         """Run in this process; the exit code must be `code`."""
-        done = CliRunner(env=self.env).invoke(main, [str(arg) for arg in args], input=stdin)
-        result = Result(done.exit_code, done.stdout_bytes, done.stderr_bytes)
+        result = self.run(*args, stdin=stdin)
         assert result.code == code, f"exit {result.code}: {result.stdout}{result.stderr}"
         return result
 
-    def json(self, *args: object, code: int = 0) -> dict[str, Any]:
-        """Run with --json; the one document on stdout, checked against the schema of the verb."""
+    def json(self, *args: object, code: int = 0, schema: str = "") -> dict[str, Any]:
+        """Run with --json; the one document on stdout, checked against the schema of the verb, or another one."""
         document: dict[str, Any] = json.loads(self(*args, "--json", code=code).out)
         verb = str(args[0])
-        validate(document, SCHEMAS.get(verb, f"cli-{verb}"), subject=verb)
+        validate(document, schema or SCHEMAS.get(verb, f"cli-{verb}"), subject=verb)
         return document
 
     def start(self, *args: object, **options: Any) -> subprocess.Popen[bytes]:
         """Start a process of its own; the streams are pipes unless `options` say otherwise."""
-        env = {name: value for name, value in self.env.items() if value is not None}
+        env = {name: value for name, value in {**os.environ, **self.env}.items() if value is not None}
         streams = {name: options.pop(name, subprocess.PIPE) for name in ("stdin", "stdout", "stderr")}
         command = [sys.executable, "-m", "casstore", *map(str, args)]
-        return subprocess.Popen(command, env={**os.environ, **env}, **streams, **options)
+        return subprocess.Popen(command, env=env, **streams, **options)
 
     def process(self, *args: object, code: int = 0, stdin: bytes = b"", **options: Any) -> Result:
         """Run as a process of its own; the exit code must be `code`."""

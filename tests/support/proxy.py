@@ -27,6 +27,8 @@ class TcpProxy:
         self._rate = rate
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
+        self._idle = threading.Condition()
+        self._pumping = 0
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._cut: int | None = None
@@ -48,7 +50,9 @@ class TcpProxy:
             self._cut = self.uploaded + count
 
     def reset(self) -> None:
-        """Count from zero again."""
+        """Count from zero again, once all that was sent over connections that ended has passed."""
+        with self._idle:
+            assert self._idle.wait_for(lambda: not self._pumping, timeout=30), "connections are still open"
         with self._lock:
             self.uploaded = self.downloaded = self.connections = 0
 
@@ -86,6 +90,8 @@ class TcpProxy:
                 continue
             self.connections += 1
             self._sockets |= {client, server}
+            with self._idle:
+                self._pumping += 2
             self._start(self._pump, client, server, True)
             self._start(self._pump, server, client, False)
 
@@ -108,6 +114,9 @@ class TcpProxy:
         finally:
             _shut(source)
             _shut(sink)
+            with self._idle:
+                self._pumping -= 1
+                self._idle.notify_all()
 
     def _pace(self, count: int) -> None:
         if self._rate is None:

@@ -8,18 +8,24 @@
 
 It behaves like docker-registry 2.8.2 where the specification leaves a choice: 401 for a token of too little scope, 400
 for a manifest whose blobs are missing or that is too large, and an opaque `_state` in upload locations. USER with
-PASSWORD may do everything; others may do everything (auth="none"), nothing ("basic"), or pull ("bearer").
+PASSWORD, IDENTITY_TOKEN (OAuth2) and REGISTRY_TOKEN (as it is) may do everything; others may do everything
+(auth="none"), nothing ("basic"), or pull ("bearer").
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
+import socket
 import ssl
+import struct
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -31,12 +37,16 @@ from casstore.credentials import Anonymous, Credentials, CredentialSource, HostC
 from casstore.digest import Digest
 from casstore.reference import RegistryReference
 from casstore.registry import MANIFEST_TYPES, RegistryOptions
+from tests.support.simulator_lists import ListFaults, ListsMixin
+from tests.support.simulator_uploads import UploadFaults, UploadsMixin
 
 USER, PASSWORD = "alice", "canary-pass/word"
+IDENTITY_TOKEN = "canary-identity/token+1"
+REGISTRY_TOKEN = "canary-registry-token"
 
 
 @dataclass
-class Faults:
+class Faults(UploadFaults, ListFaults):
     """What the registry does wrong; nothing by default. May be changed at any time."""
 
     # the body of GETs of blobs and manifests
@@ -56,6 +66,18 @@ class Faults:
     """Content-Encoding says this (the bytes stay what they are; see `body`)."""
     media_type: str | None = None
     """Content-Type says this."""
+    cuts: list[int] = field(default_factory=list)
+    """`cut` for the next bodies, one after the other."""
+    ranges: bool = True
+    """Range is honoured, in GETs of blobs."""
+    content_range: str | None = None
+    """Content-Range says this; "" leaves the header out."""
+    part: slice | None = None
+    """What a 206 holds of the content, whatever was asked for."""
+    etag: str | None = None
+    """ETag says this; "" leaves the header out."""
+    drip: tuple[int, float] | None = None
+    """It goes in pieces of so many bytes, each after so many seconds."""
     redirect: str | None = None
     """GET and HEAD are redirected there; `{path}` in it stands for the path asked for."""
     retag: str | None = None
@@ -64,10 +86,20 @@ class Faults:
     # everything else
     head_length: str | None = None
     """Content-Length of HEADs."""
+    head_digest: str | None = None
+    """Docker-Content-Digest of HEADs of manifests; "" leaves the header out."""
     phantoms: bool = False
     """HEAD finds every blob; its size is `head_length`."""
     status: int | None = None
     """Every request is answered so, with `error` as the body and `error_headers`."""
+    times: int | None = None
+    """`status` is for so many more requests only."""
+    resets: int = 0
+    """So many more requests are not answered, but their connection reset."""
+    header_drip: float | None = None
+    """Headers go byte by byte, each after so many seconds."""
+    warnings: tuple[str, ...] = ()
+    """Warning headers of every answer."""
     error: bytes = b""
     error_headers: dict[str, str] = field(default_factory=dict)
     refusals: int = 0
@@ -82,6 +114,16 @@ class Faults:
     """The body of every answer of the token server."""
     life: int = 300
     """`expires_in` of tokens, in seconds; they are good for ever."""
+    uses: int | None = None
+    """A token is good for so many requests."""
+    oauth: int | None = None
+    """The status of every POST to the token server."""
+    rotate: bool = False
+    """Every POST to the token server ends the identity token, and brings the next one."""
+    demand: str | None = None
+    """The actions that every request needs, whatever its method, and that the challenge names."""
+    echo: bool = False
+    """Refusals repeat what was sent: the Authorization header, what is in it, the form."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +159,13 @@ class RegistrySimulator:
         self.requests: list[Seen] = []
         self.tokens: dict[str, set[str]] = {}
         """Each token's scopes, as `repository:NAME:ACTION`."""
-        self.uploads: set[str] = set()
+        self.uses: Counter[str] = Counter()
+        """How often each token was shown."""
+        self.identity_token = IDENTITY_TOKEN
+        self.uploads: dict[str, bytearray] = {}
+        """What each upload session has so far."""
+        self.watcher: Callable[[Seen], object] = lambda request: None
+        """Called with each request before it is handled: another client may do something meanwhile."""
         self.crashes: list[BaseException | None] = []
         self._httpd = _Server(("127.0.0.1", 0), _Handler)
         self._httpd.simulator = self
@@ -152,7 +200,7 @@ class RegistrySimulator:
     @property
     def options(self) -> RegistryOptions:
         """How to reach it; with TLS, add the CA."""
-        return RegistryOptions(plain_http=self._scheme == "http", connect_timeout=5, read_timeout=5)
+        return RegistryOptions(plain_http=self._scheme == "http", connect_timeout=5, read_timeout=5, backoff=0.00001)
 
     @property
     def credentials(self) -> CredentialSource:
@@ -196,7 +244,7 @@ class _Server(ThreadingHTTPServer):
             self.simulator.crashes.append(error)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(UploadsMixin, ListsMixin, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 10
     server: _Server
@@ -206,24 +254,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         length = int(self.headers.get("Content-Length", "0"))
-        self.body = self.rfile.read(length)
+        self.body = self._take_bytes(length)
         self.registry = self.server.simulator
         self.faults, self.contents = self.registry.faults, self.registry.contents
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.registry.requests.append(Seen(self.command, self.path, headers, len(self.body)))
+        seen = Seen(self.command, self.path, headers, len(self.body))
+        self.registry.requests.append(seen)
+        self.registry.watcher(seen)
+        if self.broken is not None:
+            self._break_upload(urlsplit(self.path).path)
+            return
         if len(self.body) < length:  # the client gave up; nobody is there to answer
             self.close_connection = True
+            return
+        if self.path.startswith("http://"):  # as a proxy is asked
+            self.path = "/" + self.path.split("/", 3)[3]
+        if self.faults.resets:
+            self.faults.resets -= 1
+            self._reset()
             return
         parts = urlsplit(self.path)
         self.query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         if parts.path == "/token":
             self._token()
-        elif self.faults.status is not None:
-            self._reply(self.faults.status, self.faults.error, **self.faults.error_headers)
+        elif self.faults.status is not None and self.faults.times != 0:
+            if self.faults.times is not None:
+                self.faults.times -= 1
+            error = self.faults.error + (" ".join(self._sent_secrets()).encode() if self.faults.echo else b"")
+            self._reply(self.faults.status, error, **self.faults.error_headers)
         elif self._allowed(parts.path):
             self._route(parts.path)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815  (http.server's names)
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = _handle  # noqa: N815  (http.server's names)
 
     def _reply(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
@@ -235,9 +297,43 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+
+    def end_headers(self) -> None:
+        """Send the headers, as the faults will have it."""
+        faults = self.server.simulator.faults
+        for warning in faults.warnings:
+            self.send_header("Warning", warning)
+        if faults.header_drip is None:
+            super().end_headers()
+            return
+        head = b"".join([*vars(self)["_headers_buffer"], b"\r\n"])
+        vars(self)["_headers_buffer"].clear()
+        self._drip(head, 1, faults.header_drip)
+
+    def _drip(self, data: bytes, size: int, seconds: float) -> None:
+        for at in range(0, len(data), size):
+            time.sleep(seconds)
+            self.wfile.write(data[at : at + size])
+
     def _refuse(self, status: int, code: str, **headers: str) -> None:
-        document = {"errors": [{"code": code, "message": code.lower().replace("_", " "), "detail": None}]}
+        message = code.lower().replace("_", " ")
+        if self.faults.echo:
+            message = f"{message}: {' '.join(self._sent_secrets())}"
+        document = {"errors": [{"code": code, "message": message, "detail": None}]}
         self._reply(status, json.dumps(document).encode(), Content_Type="application/json", **headers)
+
+    def _sent_secrets(self) -> list[str]:
+        """What came with this request and is nobody's business, also decoded."""
+        header = self.headers.get("Authorization", "")
+        scheme, _, rest = header.partition(" ")
+        pair = base64.b64decode(rest).decode() if scheme == "Basic" else ""
+        form = self.body.decode("latin-1") if self.path.startswith("/token") else ""
+        proxy = self.headers.get("Proxy-Authorization", "")
+        known = base64.b64decode(proxy.partition(" ")[2]).decode()
+        return [header, rest, pair, pair.partition(":")[2], form, proxy, known, known.partition(":")[2]]
 
     # --- who may
 
@@ -253,13 +349,22 @@ class _Handler(BaseHTTPRequestHandler):
             allowed = self._knows(header)
         else:
             repository = _repository(path)
-            actions = {"GET": ("pull",), "HEAD": ("pull",), "DELETE": ("delete",)}.get(self.command, ("pull", "push"))
+            known = {"GET": ("pull",), "HEAD": ("pull",), "DELETE": ("delete",)}
+            actions: tuple[str, ...] = known.get(self.command, ("pull", "push"))
+            if self.faults.demand is not None:
+                actions = tuple(self.faults.demand.split(","))
             needed = {f"repository:{repository}:{action}" for action in actions} if repository else set()
-            scopes = self.registry.tokens.get((header or "").removeprefix("Bearer "))
-            allowed = scopes is not None and needed <= scopes
+            token = (header or "").removeprefix("Bearer ")
+            scopes = self.registry.tokens.get(token)
+            allowed = token == REGISTRY_TOKEN or (scopes is not None and needed <= scopes)
+            self.registry.uses[token] += 1
+            if allowed and self.faults.uses is not None and self.registry.uses[token] > self.faults.uses:
+                allowed = False
             challenge = f'Bearer realm="{self.registry.url}/token",service="simulator"'
             if repository:
                 challenge += f',scope="repository:{repository}:{",".join(actions)}"'
+                if scopes is not None:
+                    challenge += ',error="insufficient_scope"'
         if not allowed:
             self._refuse(401, "UNAUTHORIZED", WWW_Authenticate=self.faults.challenge or challenge)
         return allowed
@@ -268,17 +373,32 @@ class _Handler(BaseHTTPRequestHandler):
         return header == "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
     def _token(self) -> None:
-        header = self.headers.get("Authorization")
-        if header is not None and not self._knows(header):
+        """Token specification: GET with Basic or nobody; or a POST with an identity token, as in OAuth2."""
+        query = parse_qs(urlsplit(self.path).query)
+        known = self.headers.get("Authorization") is not None
+        if self.command == "POST":
+            query, known = parse_qs(self.body.decode()), True
+            allowed = query.get("refresh_token") == [self.registry.identity_token]
+            allowed = allowed and query.get("grant_type") == ["refresh_token"] and "client_id" in query
+        else:
+            allowed = not known or self._knows(self.headers.get("Authorization"))
+        if self.command == "POST" and self.faults.oauth is not None:
+            self._refuse(self.faults.oauth, "UNSUPPORTED")
+            return
+        if not allowed:
             self._refuse(401, "UNAUTHORIZED")
             return
         scopes = set()
-        if scope := self.query.get("scope"):
+        for scope in " ".join(query.get("scope", [])).split():
             name, _, actions = scope.rpartition(":")
-            scopes = {f"{name}:{action}" for action in actions.split(",") if header or action == "pull"}
+            scopes |= {f"{name}:{action}" for action in actions.split(",") if known or action == "pull"}
         token = f"canary-token-{secrets.token_hex(8)}"
         self.registry.tokens[token] = scopes
-        answer = {"token": token, "expires_in": self.faults.life}
+        answer: dict[str, Any] = {"expires_in": self.faults.life}
+        answer["access_token" if self.command == "POST" else "token"] = token
+        if self.command == "POST" and self.faults.rotate:
+            self.registry.identity_token = f"canary-identity-{secrets.token_hex(8)}"
+            answer["refresh_token"] = self.registry.identity_token
         self._reply(200, json.dumps(answer).encode() if self.faults.token is None else self.faults.token)
 
     # --- what it does
@@ -293,8 +413,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(307, Location=self.faults.redirect.replace("{path}", self.path))
         elif path.endswith("/blobs/uploads/") and self.command == "POST":
             self._start_upload(repository)
-        elif kind == "uploads" and self.command == "PUT":
-            self._finish_upload(repository, last)
+        elif kind == "uploads":
+            self._upload(repository, last)
+        elif path.endswith("/tags/list") and self.command == "GET":
+            self._get_tags(repository)
+        elif kind == "referrers" and self.command == "GET":
+            self._get_referrers(repository, last)
         elif kind in {"blobs", "manifests"}:
             action = getattr(self, f"_{self.command.lower()}_{kind}", None)
             if action is None:
@@ -308,55 +432,55 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer a GET with content, as the faults will have it."""
         faults = self.faults
         body = data if faults.body is None else faults.body
-        length = str(len(body)) if faults.length is None else faults.length
-        self.send_response(200)
+        asked = re.fullmatch(r"bytes=([0-9]+)-", self.headers.get("Range", ""))
+        etag = f'"{digest}"' if faults.etag is None else faults.etag
+        if self.headers.get("If-Range", etag) != etag or not faults.ranges or "/blobs/" not in self.path:
+            asked = None
+        start = int(asked[1]) if asked else 0
+        if asked and start >= len(body):
+            self._refuse(416, "RANGE_INVALID")
+            return
+        part = body[slice(start, None) if faults.part is None or not asked else faults.part]
+        length = str(len(part)) if faults.length is None else faults.length
+        self.send_response(206 if asked else 200)
         self.send_header("Content-Type", media_type if faults.media_type is None else faults.media_type)
         self._digest_header(digest)
+        if etag:
+            self.send_header("ETag", etag)
         if faults.encoding is not None:
             self.send_header("Content-Encoding", faults.encoding)
+        span = f"bytes {start}-{len(body) - 1}/{len(body)}" if faults.content_range is None else faults.content_range
+        if asked and span:
+            self.send_header("Content-Range", span)
         if faults.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif length:
             self.send_header("Content-Length", length)
         self.end_headers()
-        body += faults.extra
-        self.close_connection = faults.cut is not None or bool(faults.extra) or faults.length is not None
+        part += faults.extra
+        cut = faults.cuts.pop(0) if faults.cuts else faults.cut
+        self.close_connection = cut is not None or bool(faults.extra) or faults.length is not None
         if faults.chunked:
-            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-        self.wfile.write(body[: faults.cut])
+            part = b"%x\r\n%b\r\n0\r\n\r\n" % (len(part), part)
+        if faults.drip is not None:
+            self._drip(part[:cut], *faults.drip)
+        else:
+            self.wfile.write(part[:cut])
 
     def _digest_header(self, digest: str) -> None:
         claimed = digest if self.faults.digest is None else self.faults.digest
         if claimed:
             self.send_header("Docker-Content-Digest", claimed)
 
-    def _created(self, digest: str, path: str) -> None:
+    def _created(self, digest: str, path: str, **headers: str) -> None:
         self.send_response(self.faults.commit)
+        for name, text in headers.items():
+            if text:
+                self.send_header(name.replace("_", "-"), text)
         self._digest_header(digest)
         self.send_header("Location", path)
         self.send_header("Content-Length", "0")
         self.end_headers()
-
-    def _start_upload(self, repository: str) -> None:
-        upload = secrets.token_hex(8)
-        self.registry.uploads.add(upload)
-        path = f"/v2/{repository}/blobs/uploads/{upload}?_state=canary%2Fstate%3D"
-        location = f"{self.registry.url}{path}"
-        if self.faults.location is not None:
-            location = self.faults.location.replace("{path}", path)
-        self._reply(202, Location=location)
-
-    def _finish_upload(self, repository: str, upload: str) -> None:
-        if upload not in self.registry.uploads or self.query.get("_state") != "canary/state=":
-            self._refuse(404, "BLOB_UPLOAD_UNKNOWN")
-            return
-        digest = str(Digest.of(self.body))
-        if self.query.get("digest") != digest:
-            self._refuse(400, "DIGEST_INVALID")
-            return
-        self.registry.uploads.discard(upload)
-        self.contents.blobs[repository, digest] = self.body
-        self._created(digest, f"/v2/{repository}/blobs/{digest}")
 
     def _head_blobs(self, repository: str, digest: str) -> None:
         data = self.contents.blobs.get((repository, digest))
@@ -391,7 +515,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "MANIFEST_UNKNOWN")
             return
         size = str(len(found[2])) if self.faults.head_length is None else self.faults.head_length
-        self._reply(200, Content_Length=size, Content_Type=found[1], Docker_Content_Digest=found[0])
+        digest = found[0] if self.faults.head_digest is None else self.faults.head_digest
+        self._reply(200, Content_Length=size, Content_Type=found[1], Docker_Content_Digest=digest)
 
     def _get_manifests(self, repository: str, reference: str) -> None:
         found = self._find(repository, reference)
@@ -413,18 +538,36 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(400, "MANIFEST_INVALID")
             return
         children = [*document.get("layers", []), *([document["config"]] if "config" in document else [])]
-        if any((repository, child["digest"]) not in self.contents.blobs for child in children):
+        named = [child["digest"] for child in document.get("manifests", []) if child["digest"].startswith("sha256:")]
+        if any((repository, child["digest"]) not in self.contents.blobs for child in children) or any(
+            (repository, digest) not in self.contents.manifests for digest in named
+        ):
             self._refuse(400, "MANIFEST_BLOB_UNKNOWN")
             return
         if reference.startswith("sha256:") and reference != digest:
             self._refuse(400, "DIGEST_INVALID")
             return
-        self.contents.manifests[repository, digest] = (media_type, self.body)
-        if reference != digest:
-            self.contents.tags[repository, reference] = digest
-        self._created(digest, f"/v2/{repository}/manifests/{digest}")
+        match, now = self.headers.get("If-Match"), self._find(repository, reference)
+        if self.faults.heeds_match and match is not None and (now is None or match != f'"{now[0]}"'):
+            self._refuse(412, "PRECONDITION_FAILED")
+            return
+        if self.faults.stores:
+            self.contents.manifests[repository, digest] = (media_type, self.body)
+            if reference != digest:
+                self.contents.tags[repository, reference] = digest
+        subject = document.get("subject", {}).get("digest", "") if self.faults.referrers_api else ""
+        self._created(digest, f"/v2/{repository}/manifests/{digest}", OCI_Subject=subject)
 
     def _delete_manifests(self, repository: str, digest: str) -> None:
+        tagged = self.contents.tags.get((repository, digest))
+        if not self.faults.deletes or (tagged is not None and not self.faults.tag_deletes):
+            self._refuse(405, "UNSUPPORTED")
+            return
+        if tagged is not None and not self.faults.deletes_all:
+            del self.contents.tags[repository, digest]
+            self._reply(202)
+            return
+        digest = tagged or digest
         if self.contents.manifests.pop((repository, digest), None) is None:
             self._refuse(404, "MANIFEST_UNKNOWN")
             return
@@ -436,6 +579,6 @@ class _Handler(BaseHTTPRequestHandler):
 def _repository(path: str) -> str:
     """The repository in a path below /v2/; "" for /v2/ itself."""
     name = path.removeprefix("/v2/")
-    for part in ("/blobs/", "/manifests/"):
+    for part in ("/blobs/", "/manifests/", "/tags/", "/referrers/"):
         name = name.partition(part)[0]
     return name

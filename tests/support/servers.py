@@ -62,14 +62,16 @@ class RunningRegistry:
 
 
 @contextmanager
-def registry(folder: Path, *, auth: Auth = "none", tls: Authority | None = None) -> Iterator[RunningRegistry]:
+def registry(
+    folder: Path, *, auth: Auth = "none", tls: Authority | None = None, deletes: bool = True
+) -> Iterator[RunningRegistry]:
     """A docker-registry that runs until the end of the block; `folder` holds its data, configuration and log."""
     with ExitStack() as stack:
         token_server = stack.enter_context(TokenServer.running()) if auth == "token" else None
         config: dict[str, Any] = {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": deletes}},
             "http": {"secret": secrets.token_hex()},
         }
         options = RegistryOptions(plain_http=tls is None)
@@ -156,13 +158,15 @@ class TokenRequest:
 class TokenServer:
     """A token server (distribution's token specification): signs what is asked for, with ES256 and an x5c header.
 
-    It asks nobody for a password. `requests` tells what clients sent; `life` is the seconds that a token is good for.
+    It asks nobody for a password. `requests` tells what clients sent; `life` is the seconds that a token is good for,
+    `claimed_life` what clients are told instead.
     """
 
     url: str
     authority: Authority = field(default_factory=lambda: Authority("casstore test tokens"))
     requests: list[TokenRequest] = field(default_factory=list)
     life: int = 300
+    claimed_life: int | None = None
 
     ISSUER = "casstore tests"
     SERVICE = "docker-registry"
@@ -206,7 +210,8 @@ class TokenServer:
             "jti": secrets.token_hex(8),
             "access": access,
         }
-        return {"token": self._sign(claims), "expires_in": self.life}
+        told = self.life if self.claimed_life is None else self.claimed_life
+        return {"token": self._sign(claims), "expires_in": told}
 
     def _sign(self, claims: dict[str, Any]) -> str:
         certificate = self.authority.certificate.public_bytes(serialization.Encoding.DER)

@@ -127,6 +127,11 @@ def all_files(root: Path) -> dict[str, bytes | str]:
     return found
 
 
+def staged(root: Path) -> list[str]:
+    """The names of all files in op- directories."""
+    return sorted(path.name for path in root.glob("tmp/op-*/*"))
+
+
 def leftovers(root: Path) -> list[str]:
     """Whatever a store should not hold when nobody works with it and gc has run."""
     found = [str(path.relative_to(root)) for place in ("tmp", "trash") for path in (root / place).glob("*")]

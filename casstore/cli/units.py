@@ -1,0 +1,101 @@
+"""Sizes, durations and rates as people write them: `10MiB`, `1h30m`, `500k/s`.
+
+    size        NUMBER[k|M|G|T][B] in steps of 1000, or with an i (KiB, Mi, ...) in steps of 1024; bytes without a unit
+    duration    NUMBER[s|m|h|d], several added up: 1h30m; seconds without a unit
+    rate        a size, then /s, which may be left out
+    frequency   NUMBER[/s|/m|/h]: so many in each second, minute or hour
+
+NUMBER may have a fraction, and the case of a unit does not matter. Everything is more than nothing: to set no limit is
+to leave the option out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+N = TypeVar("N", int, float)
+
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
+_SIZE = re.compile(rf"{_NUMBER} ?(?:([kmgt])(i?))?b?\Z", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(rf"{_NUMBER}([smhd]?)", re.ASCII | re.IGNORECASE)
+_FREQUENCY = re.compile(rf"{_NUMBER}(?:/([smh]))?\Z", re.ASCII | re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 10 * 365 * 86400
+"""Seconds; what is longer is a slip, and the clocks of some systems cannot count it."""
+
+
+def parse_size(text: str) -> int:
+    """Bytes, at least 1.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    match = _SIZE.match(text)
+    if match is None:
+        raise ValueError(f"expected a size such as 500k or 10MiB, got {text!r}")
+    power = " kmgt".index((match[2] or " ").lower())
+    step = 1024.0 if match[3] else 1000.0
+    return _positive(round(float(match[1]) * step**power), text)
+
+
+def parse_rate(text: str) -> int:
+    """Bytes per second, at least 1.
+
+    Raises:
+        ValueError: it is no rate.
+    """
+    try:
+        return parse_size(re.sub(r"/s\Z", "", text, flags=re.IGNORECASE))
+    except ValueError:
+        raise ValueError(f"expected a rate above 0, such as 500k/s or 10MiB/s, got {text!r}") from None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds, more than 0.
+
+    Raises:
+        ValueError: it is no duration, or one of more than ten years.
+    """
+    parts = _DURATION.findall(text)
+    units = [unit.lower() for _, unit in parts]
+    whole = "".join(number + unit for number, unit in parts) == text and (len(parts) == 1 or "" not in units)
+    if not whole or len(set(units)) != len(units):
+        raise ValueError(f"expected a duration such as 90s or 1h30m, got {text!r}")
+    seconds = sum(float(number) * _SECONDS[unit] for (number, _), unit in zip(parts, units, strict=True))
+    if seconds > _LONGEST:
+        raise ValueError(f"expected a duration of at most ten years, got {text!r}")
+    return _positive(seconds, text)
+
+
+def parse_frequency(text: str) -> float:
+    """How often in a second, more than 0.
+
+    Raises:
+        ValueError: it is no frequency.
+    """
+    match = _FREQUENCY.match(text)
+    if match is None:
+        raise ValueError(f"expected a frequency such as 5/s or 100/m, got {text!r}")
+    return _positive(float(match[1]) / _SECONDS[(match[2] or "s").lower()], text)
+
+
+def _positive(number: N, text: str) -> N:
+    if not number > 0:
+        raise ValueError(f"expected more than 0, got {text!r}")
+    return number
+
+
+def read_as(parse: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback for an option whose value one of the functions here reads."""
+
+    def callback(_: click.Context, __: click.Parameter, value: Any) -> Any:
+        try:
+            return parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
