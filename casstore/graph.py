@@ -28,7 +28,7 @@ from casstore.digest import Digest
 from casstore.errors import CasstoreError, MissingBlobs, NotOffered
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.progress import Meter, Part
-from casstore.streams import BytesSource
+from casstore.streams import BytesSource, Vouching
 from casstore.survey import Graph, Node, survey
 
 S = TypeVar("S")
@@ -277,7 +277,9 @@ class _Watched:
         self._source, self._meter, self._stopping = source, meter, stopping
 
     def fetch(self, descriptor: Descriptor) -> Reader:
-        return _WatchedReader(self._source.fetch(descriptor), descriptor, self._meter, self._stopping)
+        reader = self._source.fetch(descriptor)
+        kind = _VouchingReader if isinstance(reader, Vouching) else _WatchedReader
+        return kind(reader, descriptor, self._meter, self._stopping)
 
 
 class _WatchedReader:
@@ -306,3 +308,10 @@ class _WatchedReader:
         if error is not None or self._count < self._size:  # it will be read again from its first byte, or never
             self._tell(-self._count)
         self._reader.__exit__(kind, error, None)
+
+
+class _VouchingReader(_WatchedReader):
+    @property
+    def verified(self) -> Descriptor | None:
+        """See Vouching."""
+        return self._reader.verified if isinstance(self._reader, Vouching) else None

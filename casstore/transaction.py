@@ -9,6 +9,7 @@ blobs takes it over, and reads it before it counts.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Self
@@ -22,7 +23,7 @@ from casstore.contents import verify_integrity
 from casstore.digest import ChunkId, Digest
 from casstore.directories import load_directory
 from casstore.errors import CasstoreError, CorruptContent, NotFound, UnsupportedVersion
-from casstore.intake import verify_chunks
+from casstore.intake import verify_chunks, verify_pack
 from casstore.names import ReferrerName, SnapshotName, parse_name, referrer_name
 from casstore.oci import AnyManifest, Descriptor
 from casstore.operation import StagedBlob
@@ -53,6 +54,7 @@ class Transaction:
         self._relied: dict[Digest, int] = {}
         self._attached: dict[ReferrerName, Digest] = {}
         self._distrusted: set[str] = set()
+        self._proven: set[Digest] = set()  # packs that were verified for themselves as soon as they had come
         self._bases: dict[ChunkId, Place] = {}  # of deltas that may be used, in packs that are relied on
         self._directory_of = lru_cache(64)(lambda pack: load_directory(self._blobs, pack.descriptor, pack.directory))
 
@@ -197,6 +199,10 @@ class Transaction:
     def push(self, descriptor: Descriptor, source: Fetcher) -> None:
         """Stage content; see Pusher."""
         self._operation.receive(descriptor, source)
+        if descriptor.media_type == spec.MEDIA_PACK:
+            with contextlib.suppress(CasstoreError):  # then it is not proven, and `tag` finds what is wrong, and tells
+                verify_pack(self._operation.staged, descriptor)
+                self._proven.add(descriptor.digest)
 
     def attach(self, descriptor: Descriptor, subject: Descriptor, source: Fetcher) -> None:
         """Add a referrer, which gets its name with the next commit; see Attacher.
@@ -253,7 +259,7 @@ class Transaction:
         for blob in (root, *artifact.manifest.children):
             if not self.exists(blob):
                 raise NotFound(f"snapshot {root.digest}: blob {blob.digest} is neither stored nor staged")
-        verify_chunks(artifact, known=self.verified, workers=self._workers)
+        verify_chunks(artifact, known=self.verified, proven=self._proven, workers=self._workers)
         if not self._catalog.entries([root.digest]):
             verify_integrity(artifact, workers=self._workers, meter=Meter(silent, "hashing", None))
 
