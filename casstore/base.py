@@ -125,10 +125,9 @@ class Base:
         n = len(held) - 1
         while n > 0 and offset < held[n].offsets[0]:
             n -= 1
-        row = bisect_right(held[n].offsets, offset) - 1
-        if n + 1 < len(held) and (row < 0 or held[n].ends[row] <= offset):
+        if n + 1 < len(held) and held[n].end <= offset:
             return held[n + 1], -1  # between two windows, or before the first one
-        return held[n], row
+        return held[n], bisect_right(held[n].offsets, offset) - 1
 
 
 class _Window:

@@ -274,8 +274,9 @@ def test_94_a_body_to_send_is_opened_anew(registry: RegistrySimulator, target: R
 
 def test_93_retry_after_is_kept_to(registry: RegistrySimulator) -> None:
     fake, pace = FakeTime(), Pace(random=lambda: 0.5)
+    told: list[str] = []
     dated = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    with opened(registry, pace) as target:
+    with opened(registry, pace, on_warning=told.append) as target:
         target._client.patience = target._client._line.patience = fake.patience()
         for value, least, most in (("42", 42, 42), (dated, 90, 100), ("0", 0, 0.5), ("soon", 0, 1)):
             registry.faults.status, registry.faults.times = 429, 1
@@ -283,6 +284,8 @@ def test_93_retry_after_is_kept_to(registry: RegistrySimulator) -> None:
             fake.waits.clear()
             assert target.exists(BLOB)
             assert least <= sum(fake.waits) <= most
+    assert len(told) == 2
+    assert told[0] == "it is busy (got 429) and asks to wait 42 s: waiting"
 
 
 @pytest.mark.parametrize(("value", "deadline"), [("1000000000", None), (str(int(MAX_WAIT) + 1), None), ("30", 20)])

@@ -46,6 +46,8 @@ from casstore.registry.wire import Line
 __all__ = ["OpenBody", "RegistryClient", "SendBody", "SourceFailed"]
 
 MAX_REDIRECTS = 5
+_LONG_WAIT = 5.0
+"""Seconds to wait of which people are told."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -273,6 +275,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
             if passing and ask.repeatable and attempt < self._options.attempts and not too_long:
                 if error is None:
                     self.finish(response, ask.subject)
+                if asked >= _LONG_WAIT:
+                    self._notices.say(f"it is busy ({trouble}) and asks to wait {asked:.0f} s: waiting")
                 continue
             if error is None:
                 if response.status_code in ask.expect:

@@ -1,4 +1,6 @@
-"""What a registry wants people to know: `Warning: 299 - "text"` headers (distribution-spec). Shown, never acted on."""
+"""What people should know of a registry: that it lets them wait, and its `Warning: 299 - "text"` headers
+(distribution-spec), which are shown, never acted on.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +39,8 @@ class Notices:
                     self._left -= len(line)
             if fresh:
                 self._tell(line)
+
+    def say(self, text: str) -> None:
+        """Tell something of our own."""
+        if self._tell is not None:
+            self._tell(text)

@@ -53,7 +53,7 @@ class RegistryOptions:
     """Requests per second."""
     user_agent: str = f"casstore/{__version__}"
     on_warning: Callable[[str], object] | None = field(default=None, repr=False, compare=False)
-    """Called with each new warning that the registry sends, in visible ASCII; by any thread."""
+    """Called with each new warning of the registry, and before long waits for it; visible ASCII, from any thread."""
 
     def __post_init__(self) -> None:
         for what, path in (
