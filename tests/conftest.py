@@ -13,6 +13,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,10 @@ from hypothesis import settings
 
 from casstore import decoding
 from casstore.frame import Buffer, FrameKind, decode
+from casstore.store import Store
 from tests.support import needs
+from tests.support.command import Casstore
+from tests.support.stores import FAST
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -108,6 +112,33 @@ def _no_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect_here)
         yield
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    with Store.init(tmp_path / "store", options=FAST) as store:
+        yield store
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Store]:
+    """Another one."""
+    with Store.init(tmp_path / "other", options=FAST) as store:
+        yield store
+
+
+@pytest.fixture
+def casstore(tmp_path: Path) -> Casstore:
+    """The command line, with a home of its own."""
+    return Casstore(tmp_path)
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Casstore:
+    """The command line on another machine."""
+    (tmp_path / "there").mkdir()
+    return Casstore(tmp_path / "there")
 
 
 @pytest.fixture

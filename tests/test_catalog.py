@@ -7,7 +7,6 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -53,12 +52,6 @@ from tests.support.stores import (
 
 SCRATCH = str(Digest.of(b""))
 A, B, C = (SnapshotName(name) for name in "abc")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
 
 
 def catalog_file(store: Store) -> Path:

@@ -23,11 +23,6 @@ HOSTILE = "\x1b[31m\x07\r\x9b\u202e\u2066\u2028\u200b\x1b]52;c;eA\x07"
 
 
 @pytest.fixture
-def casstore(tmp_path: Path) -> Casstore:
-    return Casstore(tmp_path)
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "disk"
     disks.random_sparse_file(path, seed=1)

@@ -18,11 +18,6 @@ ALICE = Credentials(USER, PASSWORD)
 
 
 @pytest.fixture
-def casstore(tmp_path: Path) -> Casstore:
-    return Casstore(tmp_path)
-
-
-@pytest.fixture
 def server() -> Iterator[RegistrySimulator]:
     with RegistrySimulator(auth="bearer") as running:
         yield running

@@ -244,11 +244,6 @@ def test_bars_show_a_few_parts_and_count_the_others(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def casstore(tmp_path: Path) -> Casstore:
-    return Casstore(tmp_path)
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "disk"
     disks.random_sparse_file(path, seed=1)

@@ -25,11 +25,6 @@ from tests.support.command import Casstore
 
 
 @pytest.fixture
-def casstore(tmp_path: Path) -> Casstore:
-    return Casstore(tmp_path)
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "disk"
     disks.random_sparse_file(path, seed=1)

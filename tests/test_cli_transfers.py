@@ -20,19 +20,6 @@ needs_registry = pytest.mark.needs("docker-registry")
 
 
 @pytest.fixture
-def casstore(tmp_path: Path) -> Casstore:
-    (tmp_path / "here").mkdir()
-    return Casstore(tmp_path / "here")
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Casstore:
-    """Another machine."""
-    (tmp_path / "there").mkdir()
-    return Casstore(tmp_path / "there")
-
-
-@pytest.fixture
 def disk(casstore: Casstore, tmp_path: Path) -> Path:
     """A disk that is kept as `base`."""
     path = tmp_path / "disk.ext4"

@@ -14,11 +14,6 @@ from tests.support.command import Casstore
 
 
 @pytest.fixture
-def casstore(tmp_path: Path) -> Casstore:
-    return Casstore(tmp_path)
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "disk.ext4"
     disks.unpack_fixture("base", path)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,6 @@ from tests.support.edits import Edit, edits, frames, plain_chunks
 from tests.support.stores import FAST, blob_path, content, flip_byte, leftovers, names, require_sound
 
 LEVEL = 3
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
 
 
 def captured(blobs: MemoryBlobs, path: Path, based_on: Descriptor | None = None, **options: Any) -> Created:

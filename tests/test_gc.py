@@ -43,12 +43,6 @@ from tests.support.stores import (
 )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
-
-
 def root_of(store: Store) -> Path:
     return Path(store.path)
 

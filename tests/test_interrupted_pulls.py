@@ -45,18 +45,6 @@ PACKS = 6
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "other", options=FAST) as store:
-        yield store
-
-
-@pytest.fixture
 def registry() -> Iterator[RegistrySimulator]:
     with RegistrySimulator() as simulator:
         yield simulator

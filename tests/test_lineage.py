@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,9 @@ from casstore.digest import Digest
 from casstore.lineage import choose_base
 from casstore.manifest import SCRATCH, ImageRef
 from casstore.spec import KIB, MIB
-from tests.support.stores import FAST, blob_path, content, require_sound
+from tests.support.stores import blob_path, content, require_sound
 
 IMAGE = ("example.org/base", str(Digest.of(b"image")))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
 
 
 class Chosen:

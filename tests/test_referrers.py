@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,18 +32,6 @@ from tests.support.stores import (
     names,
 )
 from tests.support.transfers import REGISTRY, Memory, over, through
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "other", options=FAST) as store:
-        yield store
 
 
 def directory(store: Store) -> StoreDirectory:

@@ -34,12 +34,6 @@ IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
-
-
-@pytest.fixture
 def registry() -> Iterator[RegistrySimulator]:
     with RegistrySimulator() as simulator:
         yield simulator

@@ -199,12 +199,6 @@ def test_the_newest_records_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Path:
     """Half a MiB, of which a part is a hole."""
     path = tmp_path / "disk"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from casstore.names import parse_name
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.streams import BytesSource, fetch_all
 from tests.support.stores import (
-    FAST,
     blob_path,
     blobs,
     capture,
@@ -30,20 +28,6 @@ from tests.support.stores import (
     reachable,
     require_sound,
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Store]:
-    """Another one."""
-    with Store.init(tmp_path / "other", options=FAST) as store:
-        yield store
 
 
 def prepared(store: Store, tmp_path: Path) -> tuple[Snapshot, dict[Digest, bytes]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,21 +31,6 @@ from tests.support.stores import (
     require_sound,
 )
 from tests.support.transfers import REGISTRY, Memory, through
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Store]:
-    """Another one."""
-    with Store.init(tmp_path / "other", options=FAST) as store:
-        yield store
-
 
 # --- there and back ---------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,21 +33,6 @@ from tests.support.stores import (
     staged,
 )
 from tests.support.transfers import REGISTRY, Breaking, Memory, SourceBroke, through
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        yield store
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Store]:
-    """Another one."""
-    with Store.init(tmp_path / "other", options=FAST) as store:
-        yield store
-
 
 # --- what is incomplete or damaged ------------------------------------------------------------------------------------
 
