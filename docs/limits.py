@@ -7,7 +7,6 @@ tests/test_limits.py fails until that was done.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from casstore import spec
@@ -39,23 +38,14 @@ def _manifest(packs: int) -> bytes:
 
 def most_packs() -> int:
     """The most packs that a manifest can name."""
-
-    def fits(packs: int) -> bool:
-        try:
-            _manifest(packs)
-        except DocumentError:
-            return False
-        return True
-
-    return _largest(fits, spec.MAX_PACKS)
-
-
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+    one = len(_manifest(1))
+    packs = 1 + (spec.MAX_MANIFEST - one) // (len(_manifest(2)) - one)
+    _manifest(packs)
+    try:
+        _manifest(packs + 1)
+    except DocumentError:
+        return packs
+    raise AssertionError("a manifest names more packs than computed")
 
 
 def one_capture(packs: int) -> int:
@@ -68,14 +58,15 @@ def a_history(packs: int) -> int:
     return (packs - _SMALL) // 2 * spec.PACK_TARGET
 
 
-def most_runs() -> int:
-    """The most runs in a map that names all the packs it can, with an extent for every second run."""
-    return (spec.MAX_MAP - most_packs() * _PACK_ENTRY) // (_RUN + _EXTENT // 2)
+def most_runs(packs: int) -> int:
+    """The most runs in a map with so many packs, with an extent for every second run."""
+    return (spec.MAX_MAP - packs * _PACK_ENTRY) // (_RUN + _EXTENT // 2)
 
 
 def table() -> str:
     """The figures, as a table."""
-    packs, runs = most_packs(), most_runs()
+    packs = most_packs()
+    runs = most_runs(packs)
     mean_chunk = 2 * spec.CHUNK_MIN
     rows = [
         ("bytes of a pack's line in the artifact manifest", f"{len(_manifest(2)) - len(_manifest(1))}"),
