@@ -31,6 +31,7 @@ _FIEMAP: Final = 0xC020660B  # FS_IOC_FIEMAP; the structs are those of linux/fie
 _FIEMAP_HEAD: Final = struct.Struct("=QQIIII")  # start, length, flags, mapped extents, extent count, reserved
 _FIEMAP_EXTENT: Final = struct.Struct("=QQQQQIIII")  # logical, physical, length, -, -, flags, -, -, -
 _FIEMAP_LAST, _FIEMAP_UNWRITTEN = 0x1, 0x800
+_FIEMAP_SYNC: Final = 0x1
 _FIEMAP_BATCH: Final = 512
 _TRUSTED_HOLES: Final = {  # f_type of statfs(2): file systems that implement SEEK_HOLE themselves, on local data
     0xEF53,  # ext2, ext3, ext4
@@ -181,13 +182,18 @@ class DiskSource:
         """The preallocated ranges that nothing was written to yet, as far as the file system tells (FIEMAP).
 
         SEEK_DATA takes them for holes until somebody reads them and for data from then on, because it looks at the page
-        cache. Bytes that were written a moment ago may still lie in the cache only, so they must be read all the same.
+        cache. ext4 and XFS also call a range unwritten while the kernel writes its first bytes from there to the disk.
+        So where there is any the answer counts that they give once that is done: else the time of a capture would
+        decide which written zeros are holes.
         """
+        return self._unwritten(0) and self._unwritten(_FIEMAP_SYNC)
+
+    def _unwritten(self, flags: int) -> list[Extent]:
         found: list[Extent] = []
         at, last = 0, False
         while not last:
             batch = bytearray(_FIEMAP_HEAD.size + _FIEMAP_BATCH * _FIEMAP_EXTENT.size)
-            _FIEMAP_HEAD.pack_into(batch, 0, at, 2**64 - 1 - at, 0, 0, _FIEMAP_BATCH, 0)
+            _FIEMAP_HEAD.pack_into(batch, 0, at, 2**64 - 1 - at, flags, 0, _FIEMAP_BATCH, 0)
             try:
                 fcntl.ioctl(self._fixed(), _FIEMAP, batch)
             except OSError:

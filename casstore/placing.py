@@ -46,6 +46,8 @@ class Placing:
         self.plain = dict.fromkeys(Stream, 0)
         self.bases: dict[ChunkId, Place] = {}
         """Of the new deltas."""
+        self._coming: set[ChunkId] = set()
+        """The new chunks on their way from `place` to `record`: how many are may vary, what is new may not."""
 
     def place(self, windows: Iterable[Batch]) -> Iterator[Batch]:
         """Find out what is stored already, and what to make deltas of."""
@@ -62,13 +64,18 @@ class Placing:
         if base is not None:
             for chunk in chunks:
                 chunk.place = base.same(chunk.plain.offset, chunk.id)
-        unknown = {chunk.id: None for chunk in chunks if chunk.place is None and self._new.get(chunk.id) is None}
+        unknown = {chunk.id: None for chunk in chunks if chunk.place is None and not self._is_new(chunk.id)}
         found = self._storage.lookup(list(unknown), prefer=self.known.preferred) if unknown else {}
         for chunk in chunks:
             if chunk.place is None and chunk.id in unknown:
                 chunk.place = found.get(chunk.id)
-                if chunk.place is None and base is not None:
-                    chunk.base = base.near(chunk.plain.offset, len(chunk.plain.data))
+                if chunk.place is None and chunk.id not in self._coming:
+                    self._coming.add(chunk.id)
+                    if base is not None:
+                        chunk.base = base.near(chunk.plain.offset, len(chunk.plain.data))
+
+    def _is_new(self, chunk_id: ChunkId) -> bool:
+        return chunk_id in self._coming or self._new.get(chunk_id) is not None
 
     def record(self, windows: Iterable[Batch]) -> Iterator[Chunk]:
         """Write down the runs; give out the chunks that are new, once each."""
@@ -88,6 +95,7 @@ class Placing:
                     stream = Stream.FULL if chunk.delta is None else Stream.DELTA
                     found = NewChunk(stream, self.count[stream], self.plain[stream])
                     self._new.add(chunk.id, found)
+                    self._coming.discard(chunk.id)
                     self.count[stream] += 1
                     self.plain[stream] += length
                     if chunk.base is not None and chunk.delta is not None:

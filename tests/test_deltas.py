@@ -255,6 +255,46 @@ def test_a_chunk_that_repeats_is_stored_once_whatever_lies_below(tmp_path: Path)
     require_right(blobs, made.root, path)
 
 
+@pytest.mark.parametrize("window", [1, 4, 6, 16384])
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_what_lies_behind_a_hole_is_found_however_far_ahead_the_base_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, window: int
+) -> None:
+    """Each chunk starts where the base has a hole and reaches into what it has next, in any windows of the base."""
+    monkeypatch.setattr("casstore.artifact._WINDOW", window)
+    path, blobs = tmp_path / "disk", MemoryBlobs()
+    pieces = [random.Random(n).randbytes(PIECE - BLOCK) for n in range(18)]
+    write_pieces(path, pieces, shift=BLOCK)
+    root = captured(blobs, path).root
+    write_pieces(path, [b"x" * BLOCK + piece for piece in pieces])
+    made = captured(blobs, path, root, workers=workers)
+    assert (made.stats.new_chunks, made.stats.deltas) == (18, 18)
+    require_right(blobs, made.root, path)
+
+
+def test_what_a_repeated_chunk_would_be_a_delta_of_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else more workers, which come to it before the first one is stored, would notice more damage."""
+    monkeypatch.setattr(spec, "FRAME_PLAIN", 1)
+    monkeypatch.setattr(spec, "PACK_TARGET", 1)
+    path, roots = tmp_path / "disk", set()
+    pieces = [random.Random(n).randbytes(PIECE) for n in range(9)]
+    changed = b"changed" + pieces[0][7:]
+    for workers in (1, 2, 8):
+        blobs = MemoryBlobs()
+        write_pieces(path, pieces)
+        root = captured(blobs, path).root
+        write_pieces(path, [changed, *pieces[1:6], changed, changed, pieces[8]])
+        for pack in Artifact.load(blobs, root).manifest.packs[6:8]:
+            magic, rest = blobs.contents[pack.digest][:8], blobs.contents[pack.digest][8:]
+            blobs.contents[pack.digest] = magic + bytes([rest[0] ^ 1]) + rest[1:]
+        made = captured(blobs, path, root, workers=workers)
+        assert (made.damaged, made.stats.new_chunks, made.stats.deltas) == ((), 1, 1)
+        roots.add(made.root)
+    assert len(roots) == 1
+
+
 @pytest.mark.parametrize("window", [1, 2, 5, 16384])
 def test_a_base_is_asked_for_places_it_has_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int) -> None:
     """Everything that is the same at the same place is found in any windows of the base, without a look-up."""

@@ -9,6 +9,7 @@ import mmap
 import os
 import random
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -457,6 +458,31 @@ def test_preallocated_space_is_a_hole(tmp_path: Path, *, read_before: bool) -> N
     assert content(blobs, made) == path.read_bytes()
     extents_found = Artifact.load(blobs, made.root).map.disks[0].extents.tolist()
     assert extents_found == [[0, BLOCK], [2 * MIB, BLOCK]]
+
+
+def test_written_zeros_are_no_holes_while_they_go_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ext4 and XFS call new bytes preallocated until they are there, to everyone who does not ask them to wait."""
+    path, blobs, roots = tmp_path / "disk", MemoryBlobs(), []
+    path.write_bytes(b"x" * BLOCK + bytes(MIB) + b"y" * BLOCK)
+    size = path.stat().st_size
+    real = fcntl.ioctl
+
+    def ioctl(fd: int, request: int, argument: bytearray) -> int:
+        _, _, flags, _, _, _ = struct.unpack_from("=QQIIII", argument)
+        if request != disk._FIEMAP or flags & 1:  # FIEMAP_FLAG_SYNC
+            return int(real(fd, request, argument))
+        struct.pack_into("=I", argument, 20, 1)
+        struct.pack_into("=QQQQQI", argument, 32, 0, 0, size, 0, 0, 0x801)  # FIEMAP_EXTENT_UNWRITTEN and _LAST
+        return 0
+
+    for goes_on in (False, True):
+        if goes_on:
+            monkeypatch.setattr(fcntl, "ioctl", ioctl)
+        with DiskSource.open(path) as source:
+            made = capture(source, blobs)
+        assert Artifact.load(blobs, made.root).map.disks[0].extents.tolist() == [[0, size]]
+        roots.append(made.root)
+    assert roots[0] == roots[1]
 
 
 @pytest.mark.needs("loop", "mke2fs", "fallocate")
