@@ -31,6 +31,7 @@ from casstore.operation import live_leases
 from casstore.storedir import StoreDirectory
 from casstore.streams import fetch_all
 
+_REFERRER = "referrer "
 _HEAD = 256  # bytes to look for the "{" of a manifest in
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark, too
 _DIGEST = re.compile(rb"sha256:([0-9a-f]{64})(?![0-9a-f])")
@@ -145,7 +146,7 @@ class _Marker:
                     digests.add(blob.digest)
                     todo += [(root, child) for child in self._of(blob, root)]
             wanted = [name for name in referrers if referrer_subject(name) in digests]
-            todo = [(f"referrer {name}", _Blob(referrers.pop(name), _Kind.ROOT)) for name in wanted]
+            todo = [(f"{_REFERRER}{name}", _Blob(referrers.pop(name), _Kind.ROOT)) for name in wanted]
         return digests, list(referrers)
 
     def _of(self, named: _Blob, root: str) -> list[_Blob]:
@@ -162,9 +163,10 @@ class _Marker:
             except NotFound:
                 return []
             except CorruptContent as error:
-                raise CorruptContent(
-                    f"{root}: {error}; gc cannot know what it needs: remove its names, or pull the snapshot again"
-                ) from error
+                advice = "remove its names, or pull the snapshot again"
+                if root.startswith(_REFERRER):
+                    advice = "pull what it refers to again, with --referrers -f, or remove that"
+                raise CorruptContent(f"{root}: {error}; gc cannot know what it needs: {advice}") from error
         return self._children[named]
 
     def _is_manifest(self, blob: Descriptor, kind: _Kind) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from casstore import spec
 from casstore.content import (
     Attacher,
     Fetcher,
@@ -37,7 +36,6 @@ T = TypeVar("T")
 DEFAULT_CONCURRENCY = 4
 _ROUNDS = 2  # how often blobs are looked for again that a registry says it does not have
 _NOTICE = 0.2  # seconds
-_SHORT = {spec.MEDIA_CONFIG: "config", spec.MEDIA_MAP: "map", spec.MEDIA_PACK: "pack", spec.MEDIA_FILE: "file"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,9 @@ class Copier:
         if any(node.subject is not None for node in graph.nodes):
             self._attacher()
         blobs = graph.blobs
-        fresh = sorted((blob for blob in blobs if blob.digest not in self._there), key=lambda blob: -blob.size)
+        # Two manifests may call the same bytes by two media types.
+        once = {(blob.digest, blob.size): blob for blob in blobs if blob.digest not in self._there}
+        fresh = sorted(once.values(), key=lambda blob: -blob.size)
         done = self._all(fresh, lambda blob: self._copy_blob(blob, meter))
         how = {blob.digest: outcome for blob, outcome in zip(fresh, done, strict=True)}
         self._there.update(how)
@@ -285,7 +285,7 @@ class _Watched:
 class _WatchedReader:
     def __init__(self, reader: Reader, descriptor: Descriptor, meter: Meter | None, stopping: threading.Event) -> None:
         self._reader, self._meter, self._stopping = reader, meter, stopping
-        self._name = f"{_SHORT.get(descriptor.media_type, 'blob')} {descriptor.digest.hex[:12]}"
+        self._name = f"{descriptor.kind} {descriptor.digest.hex[:12]}"
         self._size, self._count = descriptor.size, 0
 
     def read(self, size: int) -> bytes:

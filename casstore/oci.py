@@ -23,6 +23,14 @@ _BLOB = (
 _CONFIG = _BLOB.replace("KIND", r"snapshot\.config\.v1\+json").replace("DIGITS", "5")
 _LAYER = _BLOB.replace("KIND", r"(?:map|pack)\.v1").replace("DIGITS", "17")
 _TEXT = r'"org\.opencontainers\.image\.[a-z.]{1,40}":"[ !#-\[\]-~]{0,1000}"'
+_KINDS = {
+    spec.MEDIA_CONFIG: "config",
+    spec.MEDIA_MAP: "map",
+    spec.MEDIA_PACK: "pack",
+    spec.MEDIA_FILE: "file",
+    spec.MEDIA_MANIFEST: "manifest",
+    spec.MEDIA_INDEX: "index",
+}
 _USUAL = re.compile(
     (
         r'\{"annotations":\{(?:TEXT(?:,TEXT){0,9})?\},"artifactType":"application/vnd\.casstore\.snapshot\.v1",'
@@ -62,6 +70,11 @@ class Descriptor:
             artifact_type=document.get("artifactType"),
             annotations=document.get("annotations", {}),
         )
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a word: `pack`, `map`, `config`, `file`, `manifest`, `index`; `blob` for anything else."""
+        return _KINDS.get(self.media_type, "blob")
 
     def to_dict(self) -> dict[str, Any]:
         """As a descriptor object."""

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Self
 
 from casstore import durable
-from casstore.blobs import BlobDirectory
+from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.content import Fetcher
 from casstore.digest import Digest
 from casstore.durable import Durability
@@ -179,7 +179,7 @@ class Operation:
             left = BlobDirectory(path)
             # The mutex is for threads of this process: one would take another's lock for that of a living operation.
             with self._mutex, contextlib.suppress(FileNotFoundError, NotADirectoryError, CorruptContent):
-                if path == self.path or os.path.islink(path) or not left.exists(descriptor):
+                if path == self.path or not is_plain_directory(path) or not left.exists(descriptor):
                     continue
                 lease = durable.try_lock(os.path.join(path, _LEASE), create=False)
                 if lease is None:
@@ -193,24 +193,33 @@ class Operation:
         return False
 
     def check(self, descriptor: Descriptor) -> bool:
-        """Whether a blob that was taken over is what its name says; else it is dropped. It is synced, too: whoever
-        wrote it may have gone without.
+        """Whether a blob that was taken over is what its name says, and will stay so; else it is dropped. It is synced,
+        too: whoever wrote it may have gone without.
         """
         try:
             with self.staged.fetch(descriptor) as reader:
                 while reader.read(COPY_CHUNK):
                     pass
         except CorruptContent:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.staged.path_of(descriptor.digest))
-            return False
+            return self._drop(descriptor.digest)
         with storage_errors(f"taking over blob {descriptor.digest}"):
             fd = self.staged.open(descriptor.digest)
             try:
+                info = os.fstat(fd)
+                # Through another name, or as its owner, somebody else could change it after it was checked.
+                if info.st_nlink > 1 or info.st_uid != os.geteuid():
+                    return self._drop(descriptor.digest)
+                os.fchmod(fd, 0o444)
                 self.durability.sync_file(fd)
             finally:
                 os.close(fd)
         return True
+
+    def _drop(self, digest: Digest) -> bool:
+        """Remove a staged blob; False."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.staged.path_of(digest))
+        return False
 
     def drop_staged(self) -> None:
         """Remove everything that is staged."""

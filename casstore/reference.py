@@ -76,6 +76,13 @@ def _shown(text: str) -> str:
     return ascii(plain[:200])
 
 
+def _refuse_scheme(text: str, problem: str) -> None:
+    """Raise InvalidReference for a URL; the rest of it, which may hold a password, is not shown."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://", text, re.ASCII)
+    if scheme is not None and scheme[0] != "oci://":
+        raise InvalidReference(f"{problem}, got a URL; leave out {scheme[0]}")
+
+
 def parse_host(text: str) -> str:
     """Check `host[:port]`; the host is a DNS name or a bracketed IPv6 or plain IPv4 address.
 
@@ -87,6 +94,7 @@ def parse_host(text: str) -> str:
         with suppress(AddressValueError):
             IPv6Address(match[1] or "::1")
             return text.lower()
+    _refuse_scheme(text, "registry: expected host or host:port")
     raise InvalidReference(f"registry {_shown(text)}: expected host or host:port")
 
 
@@ -98,6 +106,7 @@ def parse_reference(text: str) -> Reference:
     """
     if re.match(r"(?!oci:).*@.*/", text, re.DOTALL):  # user:password@host/...
         raise InvalidReference(f"reference: expected no user name or password in it; use casstore login. {_FORM}")
+    _refuse_scheme(text, f"reference: {_FORM}")
     rest, digest = text, None
     if "@" in text:
         rest, _, tail = text.rpartition("@")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from casstore import spec
 from casstore.content import ReferrerLister, Source, Stopper, TagLister, Untagger
 from casstore.digest import Digest
-from casstore.errors import CasstoreError, DigestMismatch, NotOffered, UnsupportedVersion, UsageError
+from casstore.errors import CasstoreError, DigestMismatch, NotOffered, Unavailable, UnsupportedVersion, UsageError
 from casstore.graph import Plan, in_parallel
 from casstore.manifest import Manifest
 from casstore.names import is_reserved, parse_name
@@ -33,6 +33,9 @@ from casstore.transfer import Job, TransferOptions, TransferReport, find, plan, 
 
 if TYPE_CHECKING:
     from casstore.diskmap import SnapshotMap  # with numpy
+
+_MAX_UNAVAILABLE = 3
+"""Tags that a registry may fail to tell of; when there are more, it is the registry that is ill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +125,10 @@ def list_remote(
             raise NotOffered(f"{place}: its tags cannot be listed")
         names = sorted(name for name in source.tags() if referrers or not is_reserved(name))
         known: dict[Digest, RemoteEntry] = {}
+        failed: list[Unavailable] = []
         return in_parallel(
             names,
-            lambda name: _entry(source, place, name, known),
+            lambda name: _entry(source, place, name, known, failed),
             options.concurrency,
             lambda: source.stop() if isinstance(source, Stopper) else None,
         )
@@ -265,8 +269,14 @@ def _config(source: Source, artifact_manifest: ArtifactManifest, subject: str) -
     return Manifest.parse(fetch_all(source, config, limit=spec.MAX_MANIFEST), subject=f"{subject}: config")
 
 
-def _entry(source: Source, place: Reference, name: str, known: dict[Digest, RemoteEntry]) -> RemoteEntry:
-    """What a tag stands for; `known` are those that were read already."""
+def _entry(
+    source: Source, place: Reference, name: str, known: dict[Digest, RemoteEntry], failed: list[Unavailable]
+) -> RemoteEntry:
+    """What a tag stands for; `known` are those that were read already, `failed` what the registry failed with.
+
+    Raises:
+        Unavailable: it failed for the last time that is put down to the tag: each costs all attempts with their waits.
+    """
     reference = f"{place.name}:{name}"
     digest: Digest | None = None
     try:
@@ -276,6 +286,10 @@ def _entry(source: Source, place: Reference, name: str, known: dict[Digest, Remo
             known[digest] = _read_entry(source, root, reference, name)
         return replace(known[digest], reference=reference, name=name)
     except CasstoreError as error:
+        if isinstance(error, Unavailable):
+            failed.append(error)
+            if len(failed) > _MAX_UNAVAILABLE:
+                raise
         return RemoteEntry(reference, name, "unreadable", digest, problem=error)
 
 

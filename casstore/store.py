@@ -173,6 +173,14 @@ class Store:
         missing = (line[-1] if line else entry).manifest.parent
         return line if missing is None else [*line, missing]
 
+    def referrers(self, selector: str) -> Sequence[Descriptor]:
+        """What is in the store and refers to the snapshot, as signatures do, each with its artifact type.
+
+        Raises:
+            As `get`, and CorruptContent: one of them is damaged.
+        """
+        return self._directory.referrers(self._descriptor(self._resolve(selector)[0]))
+
     @staticmethod
     def list_dir(
         path: str | os.PathLike[str], *, report: Callable[[str, CasstoreError], object] | None = None

@@ -20,6 +20,8 @@ MAX_MANIFESTS = 1000
 """Manifests in one index with all that it leads to."""
 MAX_REFERRERS = 1000
 """Manifests that refer to one artifact, to those, and so on."""
+MAX_BLOBS = 200_000
+"""Blobs that all manifests together name; a manifest of 4 MiB can name 35,000, and each takes memory here."""
 MAX_DEPTH = 8
 """Indexes in indexes, and referrers of referrers."""
 
@@ -90,6 +92,7 @@ class _Survey:
     def __init__(self, source: Fetcher) -> None:
         self._source = source
         self.nodes: dict[Digest, Node] = {}
+        self._blobs = 0
 
     def add(self, manifest: AnyManifest, *, subject: Descriptor | None, depth: int = 0) -> None:
         """A manifest, after those that it names."""
@@ -102,6 +105,10 @@ class _Survey:
                 raise UnsupportedVersion(f"index {root.digest}", problem)
             manifest_ = AnyManifest.parse(self._read(child), child.media_type, subject=f"manifest {child.digest}")
             self.add(manifest_, subject=None, depth=depth + 1)
+        self._blobs += len(manifest.blobs)
+        if self._blobs > MAX_BLOBS:
+            problem = f"expected at most {MAX_BLOBS} blobs in all manifests together, got more"
+            raise UnsupportedVersion(f"manifest {root.digest}", problem)
         self.nodes[root.digest] = Node(root, manifest.blobs, subject)
 
     def add_referrers(self) -> None:

@@ -2,7 +2,7 @@
 
 Each secret is a canary: a string that occurs nowhere else. After each run they are looked for in what was written, in
 logs, in exceptions and all that these hang on, in the arguments of every process, and in what servers saw that were
-none of its business. Numbers are rows of the project's fault list; row 106 is all of this file.
+none of its business. Numbers are rows of docs/explanation/faults.md; row 106 is all of this file.
 """
 
 from __future__ import annotations

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from casstore import spec
+from casstore.digest import Digest
+from casstore.layout import LayoutTarget
+from casstore.oci import Descriptor
 from tests.support import disks
 from tests.support.command import Casstore
+from tests.support.manifests import SIGNATURE, sign
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -197,6 +202,19 @@ def test_inspect_says_everything(casstore: Casstore, disk: Path) -> None:
     assert values["Source Sandbox"] == "box"
     assert values["Packs"] == "1"
     assert values["Parent"] == values["Lineage"] == "-"
+
+
+def test_inspect_shows_what_refers_to_it(casstore: Casstore, disk: Path, tmp_path: Path) -> None:
+    digest = Digest.parse(casstore.json("create", "base", "--disk", disk)["digest"])
+    assert casstore.json("inspect", "base")["referrers"] == []
+    size = (casstore.store / "blobs" / "sha256" / digest.hex).stat().st_size
+    root = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+    casstore("push", "base", f"oci:{tmp_path}/layout:base")
+    signature = sign(LayoutTarget(str(tmp_path / "layout")), root)
+    casstore("pull", f"oci:{tmp_path}/layout:base", "--referrers")
+    [shown] = casstore.json("inspect", "base")["referrers"]
+    assert shown == {"digest": str(signature.digest), "artifact_type": SIGNATURE, "bytes": signature.size}
+    assert re.search(r"^Referrers: +1$", casstore("inspect", "base").stdout, re.MULTILINE)
 
 
 def test_a_digest_an_id_and_a_prefix_select_too(casstore: Casstore, disk: Path) -> None:

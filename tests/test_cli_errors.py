@@ -58,7 +58,7 @@ def disk(tmp_path: Path) -> Path:
         (["restore", "x", ""], "invalid DEST ''"),
         (["inspect", "sha256:12"], "expected sha256: and 6 to 64"),
         (["push", "x", "nowhere/repo"], "no registry host in it"),
-        (["pull", "localhost/repo:tag", "--plain-http", "--insecure"], "--plain-http has no certificate"),
+        (["pull", "localhost/repo:tag", "--plain-http", "--insecure"], "--plain-http: http has no certificates"),
         (["pull", "localhost/repo@sha256:" + "0" * 64], "give one with --name"),
         (["login", "a b"], "expected host or host:port"),
         (["completion", "tcsh"], "tcsh"),

@@ -7,6 +7,7 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -110,6 +111,36 @@ def test_91_a_token_server_elsewhere_must_be_told(casstore: Casstore, server: Re
         assert not casstore.docker_config.exists()
         login(casstore, server.host, "--trust-realm", tokens.host)
     assert DockerConfig(str(casstore.docker_config)).lookup(server.host) == ALICE
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_a_wrong_password_is_called_that(casstore: Casstore, auth: Literal["basic", "bearer"]) -> None:
+    with RegistrySimulator(auth=auth) as server:
+        words = ["login", server.host, "-u", USER, "--password-stdin", "--plain-http"]
+        told = casstore(*words, code=14, stdin=b"canary\n").stderr
+    assert "wrong user name or password" in told
+    assert "casstore login" not in told
+    assert "canary" not in told
+
+
+def test_refused_credentials_are_told_with_their_place(
+    casstore: Casstore, server: RegistrySimulator, tmp_path: Path
+) -> None:
+    """Login could not help: what is refused is asked for first, or stands where it would write."""
+    listing = ["list", f"{server.host}/a/b", "--plain-http"]
+    DockerConfig(str(casstore.docker_config)).store(server.host, Credentials(USER, "canary"))
+    assert f"the credentials from {casstore.docker_config} were refused" in casstore(*listing, code=14).stderr
+    casstore.env |= {"CASSTORE_USERNAME": USER, "CASSTORE_PASSWORD": "canary", "CASSTORE_REGISTRY": server.host}
+    told = casstore(*listing, code=14).stderr
+    assert "the credentials from $CASSTORE_USERNAME were refused" in told
+    assert "casstore login" not in told
+    assert "canary" not in told
+    casstore.env["CASSTORE_PASSWORD"] = ""
+    told = casstore(*listing, code=2).stderr
+    assert "CASSTORE_USERNAME: expected CASSTORE_PASSWORD" in told
+    (tmp_path / "disk").write_bytes(bytes(4096))
+    casstore("create", "base", "--disk", tmp_path / "disk")
+    assert len(casstore("list").lines) == 2  # here they mean nothing
 
 
 def test_variables_that_contradict_each_other_are_told_first(casstore: Casstore, server: RegistrySimulator) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from casstore.cli import capture, units
 from casstore.cli.bars import Bars
-from casstore.cli.progress import Display, JsonLines, Lines
+from casstore.cli.progress import Display, JsonLines, Lines, Rate
 from casstore.cli.session import Session
 from casstore.progress import Part, ProgressEvent
 from casstore.schema import validate
@@ -64,13 +64,13 @@ def _documents(text: str) -> list[dict[str, Any]]:
 
 
 def test_short_work_writes_no_line(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Lines(clock=clock) as display:
+    with Lines(clock=clock, alive=False) as display:
         _work(display, clock, seconds=2)
     assert capsys.readouterr() == ("", "")
 
 
 def test_lines_come_after_some_seconds_and_every_few_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Lines(clock=clock) as display:
+    with Lines(clock=clock, alive=False) as display:
         _work(display, clock, seconds=20, total=40 * MIB)
     out, err = capsys.readouterr()
     assert not out
@@ -84,13 +84,13 @@ def test_lines_come_after_some_seconds_and_every_few_seconds(clock: Clock, capsy
 
 
 def test_a_line_without_a_total_says_what_is_known(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Lines(clock=clock) as display:
+    with Lines(clock=clock, alive=False) as display:
         _work(display, clock, seconds=4)
     assert capsys.readouterr().err == "pushing: 3.0 MiB, 1.0 MiB/s\n"
 
 
 def test_the_rate_is_that_of_this_phase_since_the_last_line(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Lines(clock=clock) as display:
+    with Lines(clock=clock, alive=False) as display:
         display(ProgressEvent("reading", 0, None))
         clock.now += 3
         display(ProgressEvent("reading", 9 * MIB, None))
@@ -110,9 +110,55 @@ def test_the_rate_is_that_of_this_phase_since_the_last_line(clock: Clock, capsys
 
 
 def test_a_phase_without_a_total_has_the_expected_one(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Lines(8 * MIB, clock) as display:
+    with Lines(8 * MIB, clock, alive=False) as display:
         _work(display, clock, seconds=4)
     assert "3.0 MiB of 8.0 MiB (37 %)" in capsys.readouterr().err
+
+
+def test_lines_come_while_nothing_moves_too(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a rate, and without a time left that nobody knows."""
+    with Lines(clock=clock, alive=False) as display:
+        display.tick()
+        display(ProgressEvent("pushing", 0, 4 * MIB))
+        display(ProgressEvent("pushing", MIB, 4 * MIB))
+        for _ in range(140):
+            clock.now += 0.1
+            display.tick()
+    display.tick()
+    assert capsys.readouterr().err.splitlines() == [
+        f"pushing: 1.0 MiB of 4.0 MiB (25 %), {rest}" for rest in ("341.3 KiB/s, 9.0 s left", "0 B/s", "0 B/s")
+    ]
+
+
+@pytest.mark.parametrize("kind", [Lines, JsonLines])
+def test_a_thread_shows_what_stalls_until_the_end(
+    kind: type[Display], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("patience", "interval", "pulse"):
+        monkeypatch.setattr(kind, name, 0.02)
+    err = ""
+    with kind() as display:
+        display(ProgressEvent("pushing", 1, 2))
+        deadline = time.monotonic() + 30
+        while len(err.splitlines()) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+            err += capsys.readouterr().err
+    assert len(err.splitlines()) >= 3
+    capsys.readouterr()
+    time.sleep(0.1)
+    assert capsys.readouterr() == ("", "")
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 20), st.integers(0, 10 * MIB)), min_size=1))
+def test_the_rate_of_what_moved_in_the_last_seconds(steps: list[tuple[float, int]]) -> None:
+    rate, now, done = Rate(), 0.0, 0
+    assert rate(now, done) == 0
+    for seconds, count in steps:
+        now, done = now + seconds, done + count
+        assert 0 <= rate(now, done) <= max((n / s for s, n in steps)) * (1 + 1e-6)
+    assert rate(now + 5, done) >= 0
+    assert rate(now + 10, done) == 0
+    assert rate(now + 11, 0) == 0
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -121,7 +167,7 @@ def test_a_phase_without_a_total_has_the_expected_one(clock: Clock, capsys: pyte
 def test_json_lines_follow_their_schema_and_end_where_the_work_ended(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with JsonLines(clock=clock) as display:
+    with JsonLines(clock=clock, alive=False) as display:
         _work(display, clock, seconds=3, total=3 * MIB)
     documents = _documents(capsys.readouterr().err)
     assert 4 <= len(documents) <= 9
@@ -131,7 +177,7 @@ def test_json_lines_follow_their_schema_and_end_where_the_work_ended(
 
 
 def test_json_tells_the_parts_that_move(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with JsonLines(clock=clock) as display:
+    with JsonLines(clock=clock, alive=False) as display:
         display(ProgressEvent("pulling", 0, 30))
         for name, done in (("a", 5), ("b", 3), ("a", 10)):
             display(ProgressEvent("pulling", 8, 30, Part(name, done, 10)))
@@ -141,7 +187,7 @@ def test_json_tells_the_parts_that_move(clock: Clock, capsys: pytest.CaptureFixt
 
 
 def test_json_ends_every_phase(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with JsonLines(clock=clock) as display:
+    with JsonLines(clock=clock, alive=False) as display:
         for phase in ("reading", "writing"):
             for done in (0, 5, 10):
                 display(ProgressEvent(phase, done, 10, Part(phase, done, 11)))
@@ -149,6 +195,17 @@ def test_json_ends_every_phase(clock: Clock, capsys: pytest.CaptureFixture[str])
     ends = {document["phase"]: document for document in documents}
     assert {phase: end["done_bytes"] for phase, end in ends.items()} == {"reading": 10, "writing": 10}
     assert [part["name"] for part in ends["writing"]["parts"]] == ["writing"]
+
+
+def test_json_says_every_few_seconds_what_does_not_move(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """And soon what came too soon after the last line."""
+    with JsonLines(clock=clock, alive=False) as display:
+        display(ProgressEvent("pushing", 0, 3))
+        display(ProgressEvent("pushing", 1, 3))
+        for _ in range(110):
+            clock.now += 0.1
+            display.tick()
+    assert [document["done_bytes"] for document in _documents(capsys.readouterr().err)] == [0, 1, 1, 1]
 
 
 def test_all_that_is_said_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +244,7 @@ def test_a_stream_that_went_away_does_not_stop_the_work(clock: Clock, monkeypatc
         raise BrokenPipeError
 
     monkeypatch.setattr("click.echo", broken)
-    with JsonLines(clock=clock) as display:
+    with JsonLines(clock=clock, alive=False) as display:
         _work(display, clock, seconds=1)
 
 
@@ -222,7 +279,7 @@ def test_bars_show_a_few_parts_and_count_the_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("COLUMNS", "120")
     with _terminal() as (screen, shown), os.fdopen(os.dup(screen), "w") as stream:
         monkeypatch.setattr("sys.stderr", stream)
-        with Bars(clock=clock) as display:
+        with Bars(clock=clock, alive=False) as display:
             display(ProgressEvent("pulling", 0, 700))
             for number in range(7):
                 display(ProgressEvent("pulling", number, 700, Part(f"pack {number}aaa", 1, 100)))
@@ -237,7 +294,9 @@ def test_bars_show_a_few_parts_and_count_the_others(monkeypatch: pytest.MonkeyPa
     assert "pulling (+2 more)" in text
     assert all(f"pack {number}aaa " in text for number in range(5))
     assert "pack 5aaa" not in text
-    assert "\\u001b[35m[bold]odd" in re.sub(r"\x1b\[[0-9;]*m", "", text)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert "\\u001b[35m[bold]odd" in text
+    assert re.search(r"pulling .* 600 B of 700 B +296 B/s +0\.3 s left", text)
 
 
 # --- the option ------------------------------------------------------------------------------------------------------
@@ -310,9 +369,14 @@ def test_what_is_chosen(
     assert chosen == [shown]
 
 
-@pytest.mark.parametrize(("options", "shown"), [([], "bar"), (["--progress", "plain"], "lines")])
-def test_what_lasts_is_shown_on_a_terminal(casstore: Casstore, disk: Path, options: list[str], shown: str) -> None:
-    casstore.env |= {"TERM": "xterm"}
+@pytest.mark.parametrize(
+    ("term", "options", "shown"),
+    [("xterm", [], "bar"), ("xterm", ["--progress", "plain"], "lines"), ("dumb", ["--progress", "bar"], "lines")],
+)
+def test_what_lasts_is_shown_on_a_terminal(
+    casstore: Casstore, disk: Path, term: str, options: list[str], shown: str
+) -> None:
+    casstore.env |= {"TERM": term}
     pause = {"bar": 0.2, "lines": 0.5}[shown]
     with _terminal() as (screen, seen):
         with casstore.start("create", "slow", "--disk", "-", *options, stderr=screen) as process:

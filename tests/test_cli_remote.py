@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,8 +144,11 @@ def test_list_shows_what_is_no_snapshot_as_that(casstore: Casstore, simulator: R
         (["inspect", "oci:x:base", "--verify"], "--verify: expected a snapshot of the store"),
         (["inspect", "localhost/x"], "expected a tag or digest"),
         (["push", "base"], "expected SNAPSHOT and REFERENCE"),
-        (["push", "--all", "base", "oci:x"], "--all: expected only a REFERENCE"),
-        (["push", "--all", "oci:x", "--with-parents"], "--all: expected only a REFERENCE"),
+        (["push", "--all", "base", "oci:x"], "--all: expected only a REFERENCE with it, got a SNAPSHOT too"),
+        (["push", "--all", "oci:x", "--with-parents"], "leave out --with-parents"),
+        (["push", "base", "docker://canary.example/x"], "leave out docker://"),
+        (["list", "https://canary:word@localhost/x"], "no user name or password"),
+        (["login", "https://canary:word@localhost"], "leave out https://"),
         (["push", "--all", "oci:x:tag"], "tag"),
         (["copy", "localhost/x", "oci:y"], "expected a tag or digest"),
         (["rm", f"localhost/x@sha256:{64 * 'a'}"], "expected a tag, got a digest: to delete a manifest would take all"),
@@ -156,7 +160,17 @@ def test_list_shows_what_is_no_snapshot_as_that(casstore: Casstore, simulator: R
         (["push", "base", "localhost/x", "--client-key", "/dev/null"], "expected a client certificate with it"),
         (["push", "base", "localhost/x", "--ca-bundle", "/nowhere"], "found nothing there"),
         (["push", "base", "localhost/x", "--proxy", "socks5://canary:word@x"], "another URL"),
-        (["push", "base", "localhost/x", "--client-cert", "/dev/null", "--plain-http"], "has no certificate"),
+        (
+            ["push", "base", "localhost/x", "--client-cert", "/dev/null", "--plain-http"],
+            "--plain-http: http has no certificates; leave out --client-cert",
+        ),
+        (
+            ["copy", "localhost/x:y", "localhost:1/x", "--src-plain-http", "--dst-plain-http", "--ca-bundle", "/x"],
+            "--src-plain-http and --dst-plain-http: http has no certificates; leave out --ca-bundle",
+        ),
+        (["copy", "oci:x:y", "localhost/x", "--dst-plain-http", "--insecure"], "leave out --insecure"),
+        (["copy", "localhost:1/x:y", "localhost/x", "--plain-http", "--dst-insecure"], "leave out --dst-insecure"),
+        (["copy", "localhost:1/x:y", "localhost/x", "--src-plain-http", "--src-insecure"], "leave out --src-insecure"),
     ],
 )
 def test_words_that_make_no_sense(unchanged: Casstore, args: list[str], text: str) -> None:
@@ -429,6 +443,30 @@ def _with_referrer(casstore: Casstore, tmp_path: Path, digest: str) -> str:
     return f"oci:{layout}"
 
 
+def test_copy_between_http_and_https(
+    casstore: Casstore, disk: Path, simulator: RegistrySimulator, tmp_path: Path
+) -> None:
+    """What is for https goes to the side that speaks it, whichever that is."""
+    authority = Authority()
+    bundle = authority.write_bundle(tmp_path / "ca.pem")
+    (tmp_path / "client").mkdir()
+    certificate, key = authority.issue("somebody", folder=tmp_path / "client", usage="client")
+    context = authority.server_context("127.0.0.1", folder=tmp_path)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(bundle)
+    client = ["--client-cert", certificate, "--client-key", key]
+    casstore("push", "base", f"{simulator.host}/one", "--plain-http", "-q")
+    with RegistrySimulator(tls=context) as secure:
+        there = ["copy", f"{simulator.host}/one:base", f"{secure.host}/two", "--src-plain-http", "-q", *client]
+        back = ["copy", f"{secure.host}/two:base", f"{simulator.host}/three", "--dst-plain-http", "-q", *client]
+        casstore(*there, code=14)
+        casstore(*there, "--ca-bundle", bundle)
+        casstore(*back, "--ca-bundle", bundle)
+        casstore(*there, "--dst-insecure")
+        casstore(*back, "--src-insecure")
+        casstore(*back, "--insecure", "--dry-run")
+
+
 # --- how registries are reached --------------------------------------------------------------------------------------
 
 
@@ -456,8 +494,7 @@ def test_every_option_reaches_the_library(
             raise RuntimeError("seen")
 
     monkeypatch.setattr("casstore.registry.RegistryTarget", Spy)
-    (tmp_path / "pem").write_text("")
-    pem = str(tmp_path / "pem")
+    pem = str(Authority().write_bundle(tmp_path / "pem"))
     casstore.env["https_proxy"] = "http://environment:1"
     casstore.env["NO_PROXY"] = "a.example, b.example"
     casstore("push", "base", "localhost/x", code=1)
@@ -550,7 +587,7 @@ def test_warnings_of_the_registry_are_told_once_each_and_escaped(
 @pytest.mark.parametrize(
     ("verb", "method", "advice"),
     [
-        ("pull", "GET", "the next pull goes on where this one stopped"),
+        ("pull", "GET", "the blobs that were finished are kept for the next pull"),
         ("push", "POST", "what arrived there is not sent again by the next push"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -68,8 +69,10 @@ def test_gc_clears_away_what_a_killed_create_left(casstore: Casstore, disk: Path
         assert casstore.json("gc")["dead_operations"] == 0
         process.kill()
         process.communicate(timeout=30)
+    told = r"would remove 0 blobs and what 1 interrupted command left, \S+ \S+; \d+ kept\n"
+    assert re.fullmatch(told, casstore("gc", "--dry-run").stdout)
     assert casstore.json("gc")["dead_operations"] == 1
-    assert "interrupted command" not in casstore("gc").stderr
+    assert "interrupted command" not in casstore("gc").stdout
     casstore("verify", "--all")
 
 

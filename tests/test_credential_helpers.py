@@ -63,7 +63,8 @@ def test_what_was_stored_is_found_and_erased(folder: Path) -> None:
     assert keeper.get("r.example:5000") is None
     assert not keeper.erase("r.example:5000")
     keeper.store("r.example:5000", ALICE)
-    assert keeper.get("r.example:5000") == ALICE
+    assert (found := keeper.get("r.example:5000")) == ALICE
+    assert found.origin == keeper.program
     assert keeper.get("r.example") is None
     keeper.store("r.example:5000", Credentials("bob", 'quo"te\\n\u00e4'))
     assert keeper.get("r.example:5000") == Credentials("bob", 'quo"te\\n\u00e4')

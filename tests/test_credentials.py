@@ -44,7 +44,7 @@ def write(path: Path, document: Any) -> DockerConfig:
 
 
 def test_106_a_password_is_not_in_a_repr() -> None:
-    assert repr(ALICE) == "Credentials(username='alice')"
+    assert repr(ALICE) == "Credentials(username='alice', origin='')"
     assert "canary" not in repr(Credentials("a", "canary-1", "canary-2", "canary-3"))
     assert "pass:word" not in repr(HostCredentials("h", ALICE))
 
@@ -113,9 +113,9 @@ def settings(tmp_path: Path, **environ: str) -> Settings:
     return Settings.read(environ={"DOCKER_CONFIG": str(tmp_path / "docker"), **environ})
 
 
-def keep(path: Path, user: str) -> str:
+def keep(path: Path, user: str, host: str = "r.example") -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    DockerConfig(str(path)).store("r.example", Credentials(user, "p"))
+    DockerConfig(str(path)).store(host, Credentials(user, "p"))
     return str(path)
 
 
@@ -170,6 +170,45 @@ def test_106_secrets_in_the_environment_need_a_place(tmp_path: Path, environ: di
     with pytest.raises(UsageError) as caught:
         credential_source(settings(tmp_path, **environ))
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"REGISTRY": "r.example"}, "CASSTORE_REGISTRY: .*CASSTORE_USERNAME and CASSTORE_PASSWORD, or CASSTORE_TOKEN"),
+        ({"REGISTRY": "r.example", "USERNAME": "u"}, "CASSTORE_USERNAME: expected CASSTORE_PASSWORD"),
+        ({"REGISTRY": "r.example", "USERNAME": "u", "PASSWORD": ""}, "CASSTORE_USERNAME: expected CASSTORE_PASSWORD"),
+        ({"USERNAME": "u"}, "CASSTORE_USERNAME: expected CASSTORE_PASSWORD"),
+        ({"PASSWORD": "canary"}, "CASSTORE_PASSWORD: expected CASSTORE_USERNAME"),
+        ({"USERNAME": "u", "PASSWORD": "canary"}, "CASSTORE_PASSWORD: expected CASSTORE_REGISTRY"),
+        ({"PASSWORD": "canary", "REGISTRY": "r.example"}, "CASSTORE_PASSWORD: expected CASSTORE_USERNAME"),
+        ({"TOKEN": "canary"}, "CASSTORE_TOKEN: expected CASSTORE_REGISTRY"),
+        ({"TOKEN": "canary", "REGISTRY": "https://r.example"}, "CASSTORE_REGISTRY: .*leave out the scheme"),
+        ({"TOKEN": "canary", "REGISTRY": "r.example:0"}, "CASSTORE_REGISTRY: .*expected host or host:port"),
+    ],
+)
+def test_variables_that_lack_another_name_it(tmp_path: Path, environ: dict[str, str], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem) as caught:
+        credential_source(settings(tmp_path, **{f"CASSTORE_{name}": text for name, text in environ.items()}))
+    assert "canary" not in str(caught.value)
+
+
+def test_credentials_know_where_they_come_from(tmp_path: Path) -> None:
+    places = {"CASSTORE_REGISTRY": "r.example", "CASSTORE_TOKEN": "t", "CASSTORE_NETRC": str(tmp_path / "netrc")}
+    (tmp_path / "netrc").write_text("machine s.example login netrc password p")
+    keep(tmp_path / "docker/config.json", "docker", host="q.example")
+    source = credential_source(settings(tmp_path, **places))
+    found = [source.lookup(host) for host in ("r.example", "q.example", "s.example")]
+    assert [each.origin for each in found if each is not None] == [
+        "$CASSTORE_TOKEN",
+        str(tmp_path / "docker/config.json"),
+        str(tmp_path / "netrc"),
+    ]
+    del places["CASSTORE_TOKEN"]
+    user = {"CASSTORE_USERNAME": "u", "CASSTORE_PASSWORD": "p"}
+    known = credential_source(settings(tmp_path, **places, **user)).lookup("r.example")
+    assert known is not None
+    assert known.origin == "$CASSTORE_USERNAME"
 
 
 def test_106_secrets_are_not_in_the_repr_of_the_settings(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import pytest
@@ -87,6 +88,15 @@ def copy(source: Any, target: Any, root: Descriptor, *, referrers: bool = False,
 
 
 # --- order, and how often ---------------------------------------------------------------------------------------------
+
+
+def test_a_blob_of_two_media_types_is_sent_once() -> None:
+    source, target = MemoryTarget(), Recorder()
+    layer = put(source, b"the same", "application/x")
+    put(source, EMPTY, EMPTY_TYPE)
+    root = put(source, image_manifest([layer, replace(layer, media_type="application/y")]), spec.MEDIA_MANIFEST)
+    copy(source, target, root)
+    assert target.calls.count(("exists", layer.digest)) == target.calls.count(("push", layer.digest)) == 1
 
 
 def test_blobs_go_first_the_largest_before_all_then_manifest_referrers_and_tag() -> None:
@@ -409,6 +419,16 @@ def test_indexes_are_bounded_in_number_and_depth(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("casstore.survey.MAX_REFERRERS", 0)
     root = put(source, index_manifest([artifact(source, [n]) for n in range(1, 5)]), spec.MEDIA_INDEX)
     with pytest.raises(UnsupportedVersion, match="at most 2 manifests"):
+        survey(source, root)
+
+
+def test_what_manifests_name_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = MemoryTarget()
+    root = put(source, index_manifest([artifact(source, [1, 2]), artifact(source, [3, 4])]), spec.MEDIA_INDEX)
+    monkeypatch.setattr("casstore.survey.MAX_BLOBS", 6)  # with the two configs
+    survey(source, root)
+    monkeypatch.setattr("casstore.survey.MAX_BLOBS", 5)
+    with pytest.raises(UnsupportedVersion, match="at most 5 blobs in all manifests together"):
         survey(source, root)
 
 

@@ -138,6 +138,28 @@ def test_a_kept_blob_that_was_damaged_is_fetched_again(store: Store, other: Stor
     assert leftovers(Path(other.path)) == []
 
 
+@pytest.mark.parametrize("how", ["another name", "another owner", "writable"])
+def test_what_others_can_change_is_not_taken_over(store: Store, other: Store, tmp_path: Path, how: str) -> None:
+    _, memory = served(store, tmp_path)
+    interrupted(other, memory, 4)
+    kept = [path for path in Path(other.path).glob("tmp/op-*/*") if len(path.name) == 64]
+    for path in kept:
+        if how == "another name":
+            os.link(path, tmp_path / path.name)
+        elif how == "writable":
+            path.chmod(0o666)
+        elif os.geteuid() == 0:
+            os.chown(path, 12345, -1)
+        else:
+            pytest.skip("needs root")
+    other.pull(f"{REGISTRY}:one", options=through(memory))
+    again = {path.name for path in kept} & {digest.hex for digest in memory.fetched}
+    assert again == (set() if how == "writable" else {path.name for path in kept})
+    for path in kept:
+        info = (Path(other.path) / "blobs" / "sha256" / path.name).stat()
+        assert (info.st_mode & 0o777, info.st_nlink, info.st_uid) == (0o444, 1, os.geteuid())
+
+
 def test_a_blob_that_came_damaged_is_not_kept_but_the_others_are(store: Store, other: Store, tmp_path: Path) -> None:
     """Row 80."""
     made, memory = served(store, tmp_path)

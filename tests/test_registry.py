@@ -18,7 +18,6 @@ import pytest
 from casstore import spec
 from casstore.digest import Digest
 from casstore.errors import (
-    CasstoreError,
     CorruptContent,
     DigestMismatch,
     DocumentError,
@@ -639,14 +638,24 @@ def test_a_ca_bundle_that_is_not_there_is_a_usage_error() -> None:
         RegistryTarget(RegistryReference("localhost", "a"), RegistryOptions(ca_bundle="/no/such/file"))
 
 
-def test_a_ca_bundle_that_is_none_is_unavailable(authority: Authority, tmp_path: Path) -> None:
+def test_a_ca_bundle_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_text("nothing")
-    with (
-        RegistrySimulator(tls=authority.server_context("127.0.0.1", folder=tmp_path)) as server,
-        tls_target(server, ca_bundle=str(tmp_path / "ca.crt")) as target,
-        pytest.raises(CasstoreError),
-    ):
-        target.exists(BLOB)
+    with pytest.raises(UsageError, match=r"CA bundle .*ca.crt: expected a PEM file of certificates, got another"):
+        RegistryOptions(ca_bundle=str(tmp_path / "ca.crt"))
+
+
+def test_the_wrong_scheme_is_told_with_what_to_do(authority: Authority, tmp_path: Path) -> None:
+    def told(server: RegistrySimulator, **changes: Any) -> str:
+        with tls_target(server, **changes) as target, pytest.raises(RegistryError) as caught:
+            target.resolve("tag")
+        return str(caught.value)
+
+    with RegistrySimulator() as plain:
+        assert "it seems to speak http: try --plain-http" in told(plain, plain_http=False)
+        plain.faults.status, plain.faults.error = 400, b"Client sent an HTTP request to an HTTPS server.\n"
+        assert "it speaks https: leave out --plain-http" in told(plain)
+    with RegistrySimulator(tls=authority.server_context("127.0.0.1", folder=tmp_path)) as secure:
+        assert "the CA to trust with --ca-bundle" in told(secure)
 
 
 # --- memory and threads

@@ -268,7 +268,7 @@ def test_91_a_scope_that_never_suffices_ends_after_one_round(bearer: RegistrySim
             bearer.faults.demand = actions
             target.exists(BLOB)
         bearer.faults.refusals = 1000
-        with pytest.raises(Unauthorized, match=r"got 401.*check the permissions, or run: casstore login"):
+        with pytest.raises(Unauthorized, match=r"got 401.*wrong user name or password, or no permission"):
             target.fetch(BLOB)
     assert len(bearer.seen("GET", "/blobs")) == 2
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -32,12 +33,13 @@ from casstore.errors import (
 from casstore.oci import Descriptor
 from casstore.reference import RegistryReference
 from casstore.registry import Pace, RegistryOptions, RegistryTarget
+from casstore.registry.failures import Ended
 from casstore.registry.notices import MAX_BYTES, Notices
-from casstore.registry.pace import MAX_WAIT, Ended, Patience, retry_after
+from casstore.registry.pace import MAX_WAIT, Patience, retry_after
 from casstore.registry.urls import is_local
 from casstore.streams import BytesSource, fetch_all
 from tests.support.certificates import Authority
-from tests.support.registry_simulator import PASSWORD, USER, RegistrySimulator
+from tests.support.registry_simulator import PASSWORD, USER, RegistrySimulator, Seen
 from tests.support.servers import free_port
 
 REPOSITORY = "some/repository"
@@ -135,7 +137,7 @@ def test_93_waiting_past_the_deadline_is_not_begun() -> None:
     fake, pace = FakeTime(), Pace(random=lambda: 1.0)
     patience = fake.patience(deadline=10)
     pace.failed(fake.now, fake.now, asked=11)
-    with pytest.raises(Ended, match="11 s to wait would pass the deadline of 10 s"):
+    with pytest.raises(Ended, match=r"the deadline of 10 s comes before the end of a wait of 11\.0 s"):
         pace.admit(patience)
     assert fake.waits == []
     fake.now += 10
@@ -299,6 +301,22 @@ def test_93_a_registry_that_asks_for_too_much_is_given_up_at_once(
     ):
         target.exists(BLOB)
     assert len(registry.requests) == 1
+
+
+def test_93_what_may_not_be_repeated_does_not_wait_for_ever_either(registry: RegistrySimulator) -> None:
+    """Nor does what follows it: the blob is looked for, the upload given up."""
+
+    def refuse(seen: Seen) -> None:
+        registry.faults.status = 429 if seen.method == "PUT" else None
+
+    registry.faults.error_headers = {"Retry_After": "1000000000"}
+    registry.watcher = refuse
+    with opened(registry) as target:
+        with pytest.raises(Unavailable, match="the registry asks to wait 1000000000 s"):
+            target.push(NEW, BytesSource(b"new"))
+        with pytest.raises(Unavailable, match="the registry asks to wait"):
+            target.exists(NEW)
+    assert [seen.method for seen in registry.requests] == ["HEAD", "POST", "PUT"]
 
 
 def test_94_the_deadline_ends_the_attempts(registry: RegistrySimulator) -> None:
@@ -922,3 +940,55 @@ def test_a_refused_password_is_not_tried_again(registry: RegistrySimulator) -> N
         with RegistryTarget(server.reference(REPOSITORY), server.options, wrong) as target, pytest.raises(Unauthorized):
             target.exists(BLOB)
         assert len(server.requests) == 2
+
+
+# --- chunks
+
+
+@contextmanager
+def answering(head: bytes, more: bytes) -> Iterator[RegistryReference]:
+    """A registry that answers the first request so, and goes on with `more` for as long as somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + head)
+                while True:
+                    connection.sendall(more)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield RegistryReference(f"127.0.0.1:{server.getsockname()[1]}", REPOSITORY)
+        finally:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("size", [b"-1", b"+10", b"0x10", b"1_0", b"", b"f" * 17, b"1;" + b"x" * 2000])
+def test_82_a_chunk_has_a_size(size: bytes) -> None:
+    """Of `-1` http.client would give out all that comes, in memory."""
+    with (
+        answering(size + b"\r\n", b"x" * spec.MIB) as reference,
+        RegistryTarget(reference, RegistryOptions(plain_http=True, attempts=1, deadline=3)) as target,
+    ):
+        tracemalloc.start()
+        try:
+            with pytest.raises(Unavailable):
+                fetch_blob(target)
+            assert tracemalloc.get_traced_memory()[1] < 8 * spec.MIB
+        finally:
+            tracemalloc.stop()
+
+
+def test_88_lines_after_the_last_chunk_end() -> None:
+    chunk = b"%x\r\n%b\r\n0\r\n" % (len(DATA), DATA)
+    with (
+        answering(chunk, b"Name: value\r\n" * 100_000) as reference,
+        RegistryTarget(reference, RegistryOptions(plain_http=True, attempts=1, deadline=3)) as target,
+    ):
+        started = time.monotonic()
+        assert fetch_blob(target) == DATA
+        assert time.monotonic() - started < 2

@@ -204,6 +204,39 @@ def test_a_manifest_that_went_with_its_last_tag_is_put_back(
     assert target.exists(descriptor)
 
 
+def test_siblings_that_went_with_the_manifest_are_put_back(registry: RegistrySimulator, target: RegistryTarget) -> None:
+    registry.faults.tag_deletes = registry.faults.deletes_all = True
+    descriptor = push(target, "a", "gone", "sibling", "other")
+    unrelated = push(target, "b", "unrelated")
+    target.untag("gone")
+    assert set(target.tags()) == {"sibling", "other", "unrelated"}
+    assert target.resolve("sibling") == target.resolve("other") == descriptor
+    assert target.resolve("unrelated") == unrelated
+
+
+@pytest.mark.parametrize("method", ["PUT", "HEAD"])
+def test_a_tag_that_moved_although_the_registry_failed_is_put_back(
+    registry: RegistrySimulator, target: RegistryTarget, method: str
+) -> None:
+    """The placeholder has the tag, but the answer says no, or the proof cannot be had."""
+    registry.faults.tag_deletes = False
+    descriptor = push(target, "a", "v1", "v2")
+    moves = 0
+
+    def fail(seen: Seen) -> None:
+        nonlocal moves
+        moves += seen.method == "PUT" and seen.path.endswith("/v1")
+        now = moves == 1 and seen.method == method and seen.path.endswith("/v1")
+        registry.faults.commit = 403 if now and method == "PUT" else 201
+        registry.faults.status, registry.faults.times = (403, 1) if now and method == "HEAD" else (None, None)
+        moves += now and method == "HEAD"
+
+    registry.watcher = fail
+    with pytest.raises(Unauthorized):
+        target.untag("v1")
+    assert target.resolve("v1") == target.resolve("v2") == descriptor
+
+
 def test_a_registry_that_deletes_nothing_is_left_as_it_was(registry: RegistrySimulator, target: RegistryTarget) -> None:
     """It is tried out on a manifest that has no tag, so the tag is not even touched."""
     descriptor = push(target, "a", "v1", "v2")

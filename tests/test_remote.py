@@ -18,6 +18,7 @@ from casstore.errors import (
     InvalidName,
     NotFound,
     NotOffered,
+    Unavailable,
     UnsupportedVersion,
     UsageError,
 )
@@ -26,7 +27,7 @@ from casstore.memory import MemoryTarget
 from casstore.oci import Descriptor
 from casstore.remote import copy, inspect_remote, list_remote, plan_copy, remove_remote
 from tests.support.manifests import EMPTY, EMPTY_TYPE, image_manifest, index_manifest, put, sign
-from tests.support.registry_simulator import RegistrySimulator
+from tests.support.registry_simulator import RegistrySimulator, Seen
 from tests.support.stores import FAST, capture, disk_bytes, names, require_sound
 from tests.support.transfers import REGISTRY, Memory, over, through
 
@@ -144,6 +145,28 @@ def test_a_list_is_of_a_place(store: Store, registry: RegistrySimulator, tmp_pat
 
     with pytest.raises(NotOffered):
         list_remote(f"{registry.host}/a/b", replace(over(registry), registries=lambda _: Poor()))
+
+
+def test_a_registry_that_is_ill_is_not_asked_for_every_tag(
+    store: Store, registry: RegistrySimulator, tmp_path: Path
+) -> None:
+    """One tag that it cannot tell of is a line; but each costs all attempts, so many are an error."""
+    place, options = f"{registry.host}/a/b", over(registry, concurrency=1)
+    capture(store, tmp_path, "one", 1)
+    for n in range(20):
+        store.push("one", f"{place}:t{n}", options=options)
+
+    def fail(seen: Seen) -> None:
+        registry.faults.status = 501 if seen.path.endswith(failing) else None
+
+    registry.watcher = fail
+    failing: tuple[str, ...] = ("/t3",)
+    assert [entry.name for entry in list_remote(place, options) if entry.kind == "unreadable"] == ["t3"]
+    failing = tuple(f"/t{n}" for n in range(20))
+    registry.requests.clear()
+    with pytest.raises(Unavailable, match="got 501"):
+        list_remote(place, options)
+    assert len(registry.requests) < 10
 
 
 # --- inspect ----------------------------------------------------------------------------------------------------------

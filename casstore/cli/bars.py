@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from casstore.cli.progress import Display, State
+from casstore.cli import render
+from casstore.cli.progress import Display, Rate, State
 from casstore.cli.render import printable
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ class Bars(Display):
     """
 
     patience = 1.0
-    interval = 0.1
+    interval = pulse = 0.1
     _bars: Progress | None = None
     _phase = ""
     _all: TaskID
     _rows: dict[str, TaskID]
+    _rates: dict[TaskID, Rate]
 
     def say(self, kind: str, text: str) -> None:
         """Write a message, warning or error, above the bars."""
@@ -45,22 +47,32 @@ class Bars(Display):
 
     def _show(self, state: State) -> None:
         if self._bars is None:
-            self._bars, self._rows = _make(), {}
-            self._all = self._bars.add_task(state.phase)
+            self._bars, self._rows, self._rates = _make(), {}, {}
+            self._all = self._bars.add_task(state.phase, moved="", rate="", left="")
         if self._phase not in {"", state.phase}:
             self._bars.reset(self._all)
+            self._rates.clear()
         self._phase = state.phase
         shown = self._choose(state.parts)
         for name in [name for name in self._rows if name not in shown]:
+            self._rates.pop(self._rows[name], None)
             self._bars.remove_task(self._rows.pop(name))
         for name, part in shown.items():
             if name not in self._rows:
-                self._rows[name] = self._bars.add_task(_label(name), total=part.total)
-            self._bars.update(self._rows[name], completed=part.done)
+                self._rows[name] = self._bars.add_task(_label(name), moved="", rate="", left="")
+            self._move(self._bars, self._rows[name], part.done, part.total)
         more = len(state.parts) - len(shown)
         label = f"{state.phase} (+{more} more)" if more else state.phase
-        self._bars.update(self._all, description=label, completed=state.done, total=state.total)
+        self._bars.update(self._all, description=label)
+        self._move(self._bars, self._all, state.done, state.total)
         self._bars.start()  # once; not before there is something to show
+
+    def _move(self, bars: Progress, bar: TaskID, done: int, total: int | None) -> None:
+        rate = self._rates.setdefault(bar, Rate())(self._clock(), done)
+        moved = render.size(done) + (f" of {render.size(total)}" if total else "")
+        left = f"{render.duration((total - done) / rate)} left" if total and rate >= 1 and total > done else ""
+        speed = f"{render.size(round(rate))}/s"
+        bars.update(bar, completed=done, total=total, moved=moved, rate=speed, left=left)
 
     def _choose(self, parts: tuple[Part, ...]) -> dict[str, Part]:
         """Those that have a row keep it while they move; new ones come after them."""
@@ -82,14 +94,12 @@ def _label(name: str) -> str:
 def _make() -> Progress:
     # Slow to import, and only ever needed here.
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     return Progress(
         TextColumn("{task.description:>24}", markup=False),
         BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        *(TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("moved", "rate", "left")),
         console=Console(stderr=True, highlight=False, force_terminal=True),
         transient=True,
     )

@@ -52,6 +52,27 @@ class Connection:
     limit_rate: int | None = None
     max_requests: float | None = None
 
+    @property
+    def for_https(self) -> tuple[str, ...]:
+        """The options among those given that only make sense for https."""
+        given = {
+            "--insecure": self.insecure,
+            "--ca-bundle": self.ca_bundle,
+            "--client-cert": self.client_cert,
+            "--client-key": self.client_key,
+        }
+        return tuple(name for name, value in given.items() if value)
+
+    def for_http(self) -> Connection:
+        """The same over http, without what only makes sense for https."""
+        return replace(self, plain_http=True, insecure=False, ca_bundle=None, client_cert=None, client_key=None)
+
+
+def refuse_for_http(plain: str, useless: Sequence[str]) -> None:
+    """Raise UsageError where the option `plain`, for http, leaves the `useless` ones without a meaning."""
+    if useless:
+        raise click.UsageError(f"{plain}: http has no certificates; leave out {', '.join(useless)}")
+
 
 def _option(name: str, **settings: Any) -> Callable[[F], F]:
     return click.option(name, cls=GroupedOption, heading=_HEADING, **settings)
@@ -128,8 +149,8 @@ def registry_options(
     from casstore.registry import RegistryOptions  # oras and requests: slow
 
     settings = session.settings
-    if connection.plain_http and (connection.insecure or connection.ca_bundle or connection.client_cert):
-        raise click.UsageError("--plain-http has no certificate: leave out --insecure, --ca-bundle and --client-cert")
+    if connection.plain_http:
+        refuse_for_http("--plain-http", connection.for_https)
     proxy = settings.http_proxy if connection.plain_http else settings.https_proxy
     no_proxy = settings.no_proxy
     if connection.proxy is not None:
@@ -159,8 +180,9 @@ def registry_options(
 class Registries:
     """Opens the registries of one run: all repositories of a host share its pace, and all hosts the credentials.
 
-    `plain_http` and `insecure` are hosts for which these options hold besides; `mount_from` are repositories that may
-    have what is to be pushed. A warning that a registry sends is said once.
+    `plain_http` and `insecure` are hosts for which these options hold besides; of the former, what is for https does
+    not hold. `mount_from` are repositories that may have what is to be pushed. A warning that a registry sends is said
+    once.
     """
 
     def __init__(
@@ -185,11 +207,11 @@ class Registries:
         from casstore.registry.pace import Pace
 
         host = reference.host
-        connection = replace(
-            self._connection,
-            plain_http=self._connection.plain_http or host in self._plain_http,
-            insecure=self._connection.insecure or host in self._insecure,
-        )
+        connection = self._connection
+        if host in self._plain_http:
+            connection = connection.for_http()
+        elif host in self._insecure:
+            connection = replace(connection, insecure=True)
         options = registry_options(self._session, connection, on_warning=lambda text: self._warn(f"{host}: {text}"))
         pace = self._paces.setdefault(host, Pace.of(options))
         if self._credentials is None:

@@ -52,6 +52,8 @@ class Settings:
     """The CAs to trust: $SSL_CERT_FILE, else $REQUESTS_CA_BUNDLE."""
     color: bool
     """Whether colours are welcome where there is a terminal: $NO_COLOR is not set."""
+    dumb_terminal: bool
+    """$TERM says that the cursor stays where it is."""
     stdin_is_terminal: bool
     stdout_is_terminal: bool
     stderr_is_terminal: bool
@@ -68,6 +70,7 @@ class Settings:
         own = expand_home(first("REGISTRY_AUTH_FILE"))
         runtime = first("XDG_RUNTIME_DIR")
         podman = os.path.join(runtime, "containers", "auth.json") if runtime else ""
+        dumb = known.get("TERM", "").lower() in {"dumb", "unknown"}
         # A web server hands the request header "Proxy:" to its CGI programs as HTTP_PROXY: anybody could set it.
         http_names = ("http_proxy",) if "REQUEST_METHOD" in known else ("http_proxy", "HTTP_PROXY")
         return cls(
@@ -85,7 +88,8 @@ class Settings:
             https_proxy=_proxy(first("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")),
             no_proxy=tuple(filter(None, map(str.strip, first("no_proxy", "NO_PROXY").split(",")))),
             ca_bundle=first("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") or None,
-            color=not known.get("NO_COLOR") and known.get("TERM") != "dumb",
+            color=not known.get("NO_COLOR") and not dumb,
+            dumb_terminal=dumb,
             stdin_is_terminal=_is_terminal(sys.stdin),
             stdout_is_terminal=_is_terminal(sys.stdout),
             stderr_is_terminal=_is_terminal(sys.stderr),

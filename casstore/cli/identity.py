@@ -41,24 +41,37 @@ def auth_file(settings: Settings, path: str) -> DockerConfig:
 
 
 def from_environment(settings: Settings) -> CredentialSource:
-    """The variables for CI. Raises as credential_source; no text repeats a value but that of CASSTORE_USERNAME."""
+    """The variables for CI. Raises as credential_source; no text repeats a value but that of CASSTORE_REGISTRY."""
     from casstore.credentials import Anonymous, Credentials, HostCredentials
-    from casstore.errors import UsageError
+    from casstore.errors import InvalidReference, UsageError
     from casstore.reference import parse_host
 
-    username, password, token = settings.ci_username, settings.ci_password, settings.ci_token
-    if not (password or token):
+    registry, username = settings.ci_registry, settings.ci_username
+    password, token = settings.ci_password, settings.ci_token
+    if not (registry or username or password or token):
         return Anonymous()
     if token and (username or password):
         raise UsageError("CASSTORE_TOKEN: expected no CASSTORE_USERNAME and CASSTORE_PASSWORD beside it, got both")
+    if not (username or password or token):
+        beside = "CASSTORE_USERNAME and CASSTORE_PASSWORD, or CASSTORE_TOKEN"
+        raise UsageError(f"CASSTORE_REGISTRY: expected {beside} beside it, got none of them, or empty ones")
+    if not token and not password:
+        raise UsageError("CASSTORE_USERNAME: expected CASSTORE_PASSWORD beside it, got none, or an empty one")
     if not token and (not username or ":" in username):
         raise UsageError("CASSTORE_PASSWORD: expected CASSTORE_USERNAME without ':' beside it")
-    if not settings.ci_registry or "@" in settings.ci_registry:
+    if not registry or "@" in registry:
         variable = "CASSTORE_TOKEN" if token else "CASSTORE_PASSWORD"
         raise UsageError(f"{variable}: expected CASSTORE_REGISTRY=HOST[/PATH] beside it: it is sent nowhere else")
-    host, _, path = settings.ci_registry.partition("/")
-    known = Credentials(registry_token=token) if token else Credentials(username, password)
-    return HostCredentials(parse_host(host), known, path=path.strip("/"))
+    if "://" in registry:
+        raise UsageError("CASSTORE_REGISTRY: expected HOST[/PATH], got a URL; leave out the scheme, all up to ://")
+    host, _, path = registry.partition("/")
+    try:
+        host = parse_host(host)
+    except InvalidReference as error:
+        raise UsageError(f"CASSTORE_REGISTRY: {error}") from None
+    origin = "$CASSTORE_TOKEN" if token else "$CASSTORE_USERNAME"
+    known = Credentials(username, password, registry_token=token or None, origin=origin)
+    return HostCredentials(host, known, path=path.strip("/"))
 
 
 def others_that_know(settings: Settings, host: str, *, before: bool) -> list[str]:

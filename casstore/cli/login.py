@@ -62,7 +62,8 @@ def logout(session: Session, host: str) -> None:
     from casstore.reference import parse_host
 
     host = parse_host(host)
+    others = others_that_know(session.settings, host, before=False)
     known = auth_file(session.settings, session.settings.login_file).erase(host)
     session.say(f"logged out of {host}" if known else f"there was no password for {host}")
-    for other in others_that_know(session.settings, host, before=False):
+    for other in others:
         session.warn(f"{other} has credentials for {host} still")

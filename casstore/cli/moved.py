@@ -10,7 +10,6 @@ from casstore.cli.session import Session
 
 if TYPE_CHECKING:
     from casstore.graph import Plan
-    from casstore.oci import Descriptor
     from casstore.transfer import TransferReport
 
 
@@ -61,15 +60,6 @@ def _document(report: TransferReport) -> dict[str, Any]:
     }
 
 
-def _kind(descriptor: Descriptor) -> str:
-    """What a blob is, in a word."""
-    from casstore import spec
-
-    kinds = {spec.MEDIA_CONFIG: "config", spec.MEDIA_MAP: "map", spec.MEDIA_PACK: "pack", spec.MEDIA_FILE: "file"}
-    manifests = {spec.MEDIA_MANIFEST: "manifest", spec.MEDIA_INDEX: "index"}
-    return (kinds | manifests).get(descriptor.media_type, "other")
-
-
 def tell_plans(session: Session, plans: Sequence[Plan]) -> None:
     """Show every blob that would be moved, once; then all of them together."""
     missing = list({blob.digest: blob for plan in plans for blob in plan.missing}.values())
@@ -84,7 +74,7 @@ def tell_plans(session: Session, plans: Sequence[Plan]) -> None:
                 blobs=[
                     {
                         "digest": str(blob.digest),
-                        "kind": _kind(blob),
+                        "kind": blob.kind,
                         "media_type": blob.media_type,
                         "bytes": blob.size,
                     }
@@ -98,7 +88,7 @@ def tell_plans(session: Session, plans: Sequence[Plan]) -> None:
         )
         return
     for blob in missing:
-        session.emit(f"{blob.digest}  {_kind(blob):8}  {blob.size}")
+        session.emit(f"{blob.digest}  {blob.kind:8}  {blob.size}")
     session.emit(
         f"would move {render.count(len(missing), 'blob')}, {render.size(total)};"
         f" {len(present)} there already, {render.size(sum(present.values()))}"

@@ -1,7 +1,8 @@
 """How far long work is, on stderr: bars on a terminal, lines elsewhere, JSON for programs, or nothing.
 
 Events come from worker threads, thousands a second, and each must cost next to nothing: it is only remembered, and
-every so often what is remembered goes further. Work that is over soon shows nothing, except in JSON.
+every so often what is remembered goes further. A thread of the display's own sees to that too, so that work that waits
+is seen to be alive. Work that is over soon shows nothing, except in JSON.
 
 What is said meanwhile (a warning) passes through the display too, for a bar has to make room for it.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,6 +36,26 @@ class State:
     done: int
     total: int | None
     parts: tuple[Part, ...]
+
+
+class Rate:
+    """Bytes per second over the last seconds, so that it is 0 soon after nothing moves any more."""
+
+    _SPAN = 5.0
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def __call__(self, now: float, done: int) -> float:
+        """The rate, when `done` bytes are done `now`."""
+        samples = self._samples
+        if samples and done < samples[-1][1]:  # it begins anew
+            samples.clear()
+        samples.append((now, done))
+        while len(samples) > 1 and now - samples[1][0] >= self._SPAN:
+            samples.popleft()
+        then, before = samples[0]
+        return (done - before) / (now - then) if now > then else 0.0
 
 
 class Silent:
@@ -71,38 +93,66 @@ class Display(Silent):
     """Seconds of work before anything is shown."""
     interval: ClassVar[float]
     """Seconds between two updates."""
+    pulse: ClassVar[float]
+    """Seconds after which the same is shown again."""
 
-    def __init__(self, expected: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._expected, self._clock = expected, clock
+    def __init__(
+        self, expected: int | None = None, clock: Callable[[], float] = time.monotonic, *, alive: bool = True
+    ) -> None:
+        """Without `alive` nothing is shown but when an event comes, or `tick` is called."""
+        self._expected, self._clock, self._alive = expected, clock, alive
         self._begun = clock()
         """When the phase began."""
         self._next = self._begun + self.patience
         self._lock = threading.Lock()
         self._parts: dict[str, Part] = {}
         self._last: ProgressEvent | None = None
+        self._shown: ProgressEvent | None = None
+        self._repeat = 0.0
+        """When it is shown again."""
         self._closed = False
+        self._over = threading.Event()
 
     def __call__(self, event: ProgressEvent) -> None:
         """Take an event of the library."""
-        part, last = event.part, self._last
-        if last is not None and event.phase != last.phase:
-            with self._lock:
+        part = event.part
+        with self._lock:
+            if self._last is not None and event.phase != self._last.phase:
                 self._end_phase()
-        if part is not None:
-            if part.done < part.total:
-                self._parts[part.name] = part
-            else:
-                self._parts.pop(part.name, None)
-        self._last = event
-        if self._clock() >= self._next:
-            with self._lock:
-                if not self._closed and self._clock() >= self._next:
-                    self._try(lambda: self._show(self._state(event)))
-                    self._next = self._clock() + self.interval
+            if part is not None:
+                if part.done < part.total:
+                    self._parts[part.name] = part
+                else:
+                    self._parts.pop(part.name, None)
+            self._last = event
+            if self._clock() >= self._next:
+                self._update(event)
+
+    def tick(self) -> None:
+        """Show what is due without any event: what came too soon after the last update, or again what nothing moves."""
+        with self._lock:
+            now = self._clock()
+            if self._last is not None and now >= self._next and (self._last is not self._shown or now >= self._repeat):
+                self._update(self._last)
+
+    def _update(self, event: ProgressEvent) -> None:
+        self._try(lambda: self._show(self._state(event)))
+        self._shown, now = event, self._clock()
+        self._next, self._repeat = now + self.interval, now + self.pulse
+
+    def __enter__(self) -> Self:
+        if self._alive:
+            threading.Thread(target=self._live, name="progress", daemon=True).start()
+        return self
+
+    def _live(self) -> None:
+        while not self._over.wait(max(self._next - self._clock(), self.interval / 2)):
+            self.tick()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         with self._lock:
             self._try(self._close)
             self._closed = True
@@ -135,7 +185,7 @@ class Lines(Display):
     """A line now and then: for logs. `pushing: 12.0 MiB of 64.0 MiB (18 %), 3.0 MiB/s, 17.3 s left`."""
 
     patience = 3.0
-    interval = 5.0
+    interval = pulse = 5.0
     _before: tuple[str, float, int] = ("", 0.0, 0)
 
     def _show(self, state: State) -> None:
@@ -159,6 +209,7 @@ class JsonLines(Objects, Display):
 
     patience = 0.0
     interval = 0.5
+    pulse = 5.0
     _written: State | None = None
 
     def _end_phase(self) -> None:

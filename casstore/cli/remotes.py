@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from casstore.cli.session import Session
 from casstore.errors import CasstoreError
 
 if TYPE_CHECKING:
+    from casstore.oci import Descriptor
     from casstore.remote import RemoteEntry, RemoteSnapshot
     from casstore.storedir import StoreOptions
     from casstore.transfer import TransferOptions
@@ -140,11 +142,13 @@ def _document(found: RemoteSnapshot) -> dict[str, Any]:
             {"digest": str(blob.digest), "media_type": blob.media_type, "bytes": blob.size}
             for blob in found.artifact_manifest.children
         ],
-        "referrers": [
-            {"digest": str(each.digest), "artifact_type": each.artifact_type, "bytes": each.size}
-            for each in found.referrers
-        ],
+        "referrers": referrer_documents(found.referrers),
     }
+
+
+def referrer_documents(referrers: Sequence[Descriptor]) -> list[dict[str, Any]]:
+    """What refers to a snapshot, for JSON."""
+    return [{"digest": str(each.digest), "artifact_type": each.artifact_type, "bytes": each.size} for each in referrers]
 
 
 def remove_tag(session: Session, reference: str, connection: Connection) -> CasstoreError | None:

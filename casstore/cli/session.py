@@ -82,12 +82,14 @@ class Session:
         """A Progress for the library, to be used in a `with`; `expected` is the total where it does not know its own.
 
         Unless --progress says what to show, it is bars on a terminal and lines elsewhere, and nothing where -q or
-        --json asks for a quiet stderr.
+        --json asks for a quiet stderr. A terminal that cannot draw bars gets lines instead.
         """
         kind = self.progress_kind
         if kind == "auto":
             kind = "bar" if self.settings.stderr_is_terminal else "plain"
             kind = "none" if self.quiet or self.as_json else kind
+        if kind == "bar" and self.settings.dumb_terminal:
+            kind = "plain"
         self.display = _display(kind, expected)
         return self.display
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from casstore.catalog import Entry
     from casstore.digest import Digest
     from casstore.manifest import Manifest
+    from casstore.oci import Descriptor
     from casstore.snapshot import Snapshot, SnapshotHandle
     from casstore.store import Store
     from casstore.verify import VerifyReport
@@ -200,18 +201,23 @@ def inspect(session: Session, snapshot: str, verify_too: bool, connection: Conne
         return
     with session.open_store() as store:
         found, entry, lineage = store.open_snapshot(snapshot), store.entry(snapshot), store.lineage(snapshot)
+        referrers = store.referrers(snapshot)
         report = None
         if verify_too:
             with session.progress() as progress:
                 report = found.verify(progress=progress)
     if session.as_json:
-        session.emit(render.document(**_inspect_document(found, entry, lineage, report)))
+        session.emit(render.document(**_inspect_document(found, entry, lineage, referrers, report)))
     else:
-        session.emit("\n".join(render.fields(_inspect_fields(found, entry, lineage, report))))
+        session.emit("\n".join(render.fields(_inspect_fields(found, entry, lineage, referrers, report))))
 
 
 def _inspect_fields(
-    snapshot: Snapshot, entry: Entry, lineage: Sequence[Entry | str], report: VerifyReport | None
+    snapshot: Snapshot,
+    entry: Entry,
+    lineage: Sequence[Entry | str],
+    referrers: Sequence[Descriptor],
+    report: VerifyReport | None,
 ) -> list[tuple[str, str]]:
     manifest, recorded = snapshot.manifest, snapshot.manifest.upper.integrity
     pairs = [
@@ -233,6 +239,7 @@ def _inspect_fields(
         ("Unique", render.size(entry.unique)),
         ("Packs", str(len(snapshot.artifact_manifest.packs))),
         ("Integrity", f"{recorded.algorithm} {recorded.digest}" if recorded else "not recorded"),
+        ("Referrers", str(len(referrers))),
     ]
     if report is not None:
         pairs.append(("Verification", verified(report)))
@@ -249,7 +256,11 @@ def _ancestor(ancestor: Entry | str) -> str:
 
 
 def _inspect_document(
-    snapshot: Snapshot, entry: Entry, lineage: Sequence[Entry | str], report: VerifyReport | None
+    snapshot: Snapshot,
+    entry: Entry,
+    lineage: Sequence[Entry | str],
+    referrers: Sequence[Descriptor],
+    report: VerifyReport | None,
 ) -> dict[str, Any]:
     manifest, recorded = snapshot.manifest, snapshot.manifest.upper.integrity
     return {
@@ -273,6 +284,7 @@ def _inspect_document(
         "unique_bytes": entry.unique,
         "packs": len(snapshot.artifact_manifest.packs),
         "media_type": snapshot.root.media_type,
+        "referrers": remotes.referrer_documents(referrers),
         "verification": None if report is None else report_document(report),
     }
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from casstore.cli.connection import Connection, Registries, connection_options
+from casstore.cli.connection import Connection, Registries, connection_options, refuse_for_http
 from casstore.cli.failures import Stopped
 from casstore.cli.moved import tell_plans, tell_transfers
 from casstore.cli.options import (
@@ -122,8 +122,10 @@ def push(
     with the digest, which stands for just this content forever.
     """
     if everything:
-        if reference is not None or with_parents:
-            raise click.UsageError("--all: expected only a REFERENCE with it, got more")
+        if with_parents:
+            raise click.UsageError("--all: pushes all parents anyway; leave out --with-parents")
+        if reference is not None:
+            raise click.UsageError("--all: expected only a REFERENCE with it, got a SNAPSHOT too")
         snapshot, reference = "", snapshot
     if snapshot is None or reference is None:
         raise click.UsageError("expected SNAPSHOT and REFERENCE, or --all and REFERENCE")
@@ -182,7 +184,7 @@ def pull(
     if transfer.dry_run:
         tell_plans(session, [_plan_pull(session, reference, name, options, force=force)])
         return
-    advice = "the next pull goes on where this one stopped"
+    advice = "the blobs that were finished are kept for the next pull"
     with session.open_store(create=True) as store, session.progress() as progress, _stopping(advice):
         report = store.pull(reference, name=name, force=force, options=options, workers=workers or 0, progress=progress)
     tell_transfers(session, "pulled", [report], time.monotonic() - start)
@@ -253,6 +255,7 @@ def copy(
     from casstore.storedir import StoreOptions
 
     src, dst = parse_reference(source), parse_reference(destination)
+    _refuse_for_http(connection, sides, src, dst)
     registries = Registries(
         session,
         connection,
@@ -270,8 +273,24 @@ def copy(
     tell_transfers(session, "copied to", [report], time.monotonic() - start)
 
 
-def _hosts(*sides: tuple[Reference, bool]) -> Collection[str]:
+def _hosts(*sides: tuple[Reference, bool]) -> set[str]:
     """The hosts of the references that are marked."""
     from casstore.reference import RegistryReference
 
     return {side.host for side, marked in sides if marked and isinstance(side, RegistryReference)}
+
+
+def _refuse_for_http(connection: Connection, sides: Sides, src: Reference, dst: Reference) -> None:
+    """Raise UsageError for options about certificates of which no registry that is spoken to over https has a use."""
+    given = {
+        "--plain-http": connection.plain_http,
+        "--src-plain-http": sides.src_plain_http,
+        "--dst-plain-http": sides.dst_plain_http,
+    }
+    places = _hosts((src, True), (dst, True))
+    plain = places if connection.plain_http else _hosts((src, sides.src_plain_http), (dst, sides.dst_plain_http))
+    useless = list(connection.for_https) if places <= plain else []
+    useless += ["--src-insecure"] if _hosts((src, sides.src_insecure)) & plain else []
+    useless += ["--dst-insecure"] if _hosts((dst, sides.dst_insecure)) & plain else []
+    if plain:
+        refuse_for_http(" and ".join(name for name, value in given.items() if value), useless)

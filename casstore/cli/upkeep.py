@@ -39,11 +39,10 @@ def gc(session: Session, dry_run: bool) -> None:
         )
         return
     verbs = "would remove" if dry_run else "removed"
-    session.emit(
-        f"{verbs} {render.count(len(report.removed), 'blob')}, {render.size(report.freed)}; {report.kept} kept"
-    )
+    what = render.count(len(report.removed), "blob")
     if report.dead_operations:
-        session.say(f"{verbs} what {render.count(report.dead_operations, 'interrupted command')} left")
+        what += f" and what {render.count(report.dead_operations, 'interrupted command')} left"
+    session.emit(f"{verbs} {what}, {render.size(report.freed)}; {report.kept} kept")
     if report.foreign:
         session.warn(f"index.json: {_entries(report.foreign)} that another tool added; kept, with what they need")
     for name in report.unknown:

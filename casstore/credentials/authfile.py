@@ -121,7 +121,7 @@ class DockerConfig:
         identity_token, registry_token = (str(fields[name]) or None for name in _FIELDS[1:])
         if not (password or identity_token or registry_token):
             return None
-        return Credentials(username, password, identity_token, registry_token)
+        return Credentials(username, password, identity_token, registry_token, origin=self.path)
 
     def _pair(self, auth: str, at: str) -> tuple[str, str]:
         if not auth:

@@ -78,7 +78,9 @@ class CredentialHelper:
             raise HelperFailed(f"{self.program} get: expected JSON with a Username without ':' and a Secret; {_ADVICE}")
         if not secret:
             return None
-        return Credentials(identity_token=secret) if username == _TOKEN_USER else Credentials(username, secret)
+        if username == _TOKEN_USER:
+            return Credentials(identity_token=secret, origin=self.program)
+        return Credentials(username, secret, origin=self.program)
 
     def store(self, server: str, credentials: Credentials) -> None:
         """Let it keep a password or an identity token for `server`."""

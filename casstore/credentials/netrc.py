@@ -46,4 +46,4 @@ class NetrcFile:
         if found is None:
             return None
         username, _, password = found
-        return Credentials(username, password) if username and password else None
+        return Credentials(username, password, origin=self._path) if username and password else None

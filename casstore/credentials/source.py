@@ -19,6 +19,8 @@ class Credentials:
     password: str = field(default="", repr=False)
     identity_token: str | None = field(default=None, repr=False)
     registry_token: str | None = field(default=None, repr=False)
+    origin: str = field(default="", compare=False)
+    """Where they were found, for people: a variable, a file, a helper."""
 
 
 class CredentialSource(Protocol):

@@ -23,7 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import quote_plus, urlencode
 
@@ -163,6 +163,8 @@ class Authenticator:
                 f"the password for {self._host} was not sent to {where}, which is another site; if it is the"
                 f" registry's own token server, trust it: --trust-realm {where.partition('://')[2]}"
             )
+        if self.password_sent:
+            return self._identity.refused
         verb = "check the permissions, or run" if self._identity.found else "run"
         option = " --plain-http" if self._registry.scheme == "http" else ""
         return f"{verb}: casstore login {self._host}{option}"
@@ -292,6 +294,14 @@ class _Identity:
         return self._credentials is not None
 
     @property
+    def refused(self) -> str:
+        """What to do when they were sent, and do not suffice."""
+        origin = self._credentials.origin if self._credentials else ""
+        if not origin:  # whoever asks has just named them
+            return "wrong user name or password, or no permission"
+        return f"the credentials from {origin} were refused: change them there, or ask for the permission"
+
+    @property
     def credentials(self) -> Credentials | None:
         """Them; a source that failed is not asked again (a helper may take half a minute)."""
         if not self._asked:
@@ -313,7 +323,7 @@ class _Identity:
         """The token server gave another identity token; the old one may be void."""
         known = self._credentials
         if known is not None:
-            self._take(Credentials(known.username, known.password, identity_token, known.registry_token))
+            self._take(replace(known, identity_token=identity_token))
 
     def _take(self, credentials: Credentials | None) -> None:
         self._credentials = credentials

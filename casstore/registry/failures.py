@@ -38,6 +38,8 @@ def failure(
     """
     words = explain(body, secrets)
     text = f"{subject}: expected {expected}, got {status}" + (f" ({words})" if words else "")
+    if status == 400 and "HTTP request to an HTTPS server" in words:
+        return RegistryError(f"{text}; it speaks https: leave out --plain-http")
     if status in {401, 403}:
         return Unauthorized(f"{text}; {advice}")
     if status == 404:
@@ -82,12 +84,23 @@ def printable(text: str) -> str:
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
+class Ended(OSError):
+    """Something was waited for no longer: it was stopped, or the deadline comes first. An OSError, so that the HTTP
+    libraries pass it on as one of the connection's.
+    """
+
+
 class TooSlow(OSError):
     """Bytes come, or are taken, but hardly any."""
 
 
 PROXY_REFUSAL = "the proxy answers 407, it wants another user or password; they stand in the proxy's URL"
 _ADVICE = "check the host, the network and, for https, the certificate"
+_HINTS = (
+    ("WRONG_VERSION_NUMBER", "it seems to speak http: try --plain-http"),
+    ("CERTIFICATE_VERIFY_FAILED", "name the CA to trust with --ca-bundle, or do without the check: --insecure"),
+)
+"""What OpenSSL says, and what to do then."""
 _PASSING = (
     *(TimeoutError, ConnectionError, TooSlow, ssl.SSLEOFError, ssl.SSLZeroReturnError),
     *(http.client.BadStatusLine, http.client.IncompleteRead),
@@ -117,8 +130,11 @@ def broken(subject: str, error: BaseException) -> Trouble:
         text = PROXY_REFUSAL
     elif any(isinstance(each, timeouts) and not isinstance(each, NewConnectionError) for each in chain):
         text = f"no answer in time; {_ADVICE}"
+    elif isinstance(inner, Ended):
+        text = str(inner)
     else:
-        text = f"{printable(str(inner)) or type(inner).__name__}; {_ADVICE}"
+        words = printable(str(inner)) or type(inner).__name__
+        text = f"{words}; {next((hint for said, hint in _HINTS if said in words), _ADVICE)}"
     lasting = isinstance(inner, ssl.SSLError) and not isinstance(inner, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
     passing = not lasting and not unreachable and not refused and any(isinstance(each, _PASSING) for each in chain)
     return Trouble(Unavailable(f"{subject}: {text}"), passing, unreachable)

@@ -36,10 +36,10 @@ from casstore.errors import CasstoreError, RegistryError, SizeMismatch, Unavaila
 from casstore.registry.auth import TOKEN_BODY, Authenticator
 from casstore.registry.body import Body, read_up_to
 from casstore.registry.exchange import Ask, Broken, Exchange, OpenBody, SendBody, SourceFailed
-from casstore.registry.failures import ERROR_BODY, PASSING, failure, quoted
+from casstore.registry.failures import ERROR_BODY, PASSING, Ended, failure, quoted
 from casstore.registry.notices import Notices
 from casstore.registry.options import RegistryOptions
-from casstore.registry.pace import MAX_WAIT, Ended, Pace, Patience, retry_after
+from casstore.registry.pace import MAX_WAIT, Pace, Patience, retry_after
 from casstore.registry.urls import Origin, follow, is_local, shown
 from casstore.registry.wire import Line
 
@@ -284,6 +284,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
                 error = self.refusal(response, ask.subject, expected=ask.expected)
             notes = [f"after {attempt} attempts in {now - begun:.0f} s"] * (attempt > 1)
             notes += [f"the registry asks to wait {asked:.0f} s"] * (asked > 0)
+            notes += [f"the deadline comes in {self.patience.left:.0f} s"] * (asked > self.patience.left)
             raise type(error)(f"{error} ({', '.join(notes)})") if notes else error
         raise AssertionError  # count never ends
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -63,6 +64,8 @@ class RegistryOptions:
         ):
             if path is not None and not os.path.exists(path):
                 raise UsageError(f"{what} {path}: expected a PEM file, found nothing there")
+        if self.ca_bundle is not None and os.path.isfile(self.ca_bundle):
+            _check_bundle(self.ca_bundle)
         if self.client_key is not None and self.client_certificate is None:
             raise UsageError("client key: expected a client certificate with it, got none")
         if self.proxy is not None:
@@ -89,3 +92,10 @@ def _check_proxy(proxy: str) -> None:
         raise UsageError(problem) from None
     if parts.scheme not in {"http", "https"} or parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise UsageError(problem)
+
+
+def _check_bundle(path: str) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(f"CA bundle {path}: expected a PEM file of certificates, got another: {error}") from None

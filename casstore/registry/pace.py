@@ -16,16 +16,13 @@ from math import inf
 from typing import Self
 
 from casstore.errors import Unavailable
+from casstore.registry.failures import Ended
 from casstore.registry.options import RegistryOptions
 
 MAX_WAIT = 600.0
 """Seconds that a registry may ask to wait; one that asks for more is believed, and given up."""
 _MAX_BACKOFF = 30.0
 _SECONDS = re.compile(r"[0-9]{1,18}\Z", re.ASCII)
-
-
-class Ended(OSError):
-    """The wait was ended. An OSError, so that the HTTP libraries pass it on as one of the connection's."""
 
 
 class Patience:
@@ -59,7 +56,9 @@ class Patience:
             Ended: stopped; or the deadline comes first, in which case nothing is waited for.
         """
         if seconds >= self.left:
-            raise Ended(self.verdict or f"{seconds:.0f} s to wait would pass the deadline of {self._deadline:g} s")
+            raise Ended(
+                self.verdict or f"the deadline of {self._deadline} s comes before the end of a wait of {seconds:.1f} s"
+            )
         if seconds > 0:
             self._wait(seconds)
             if self._stopped.is_set():
@@ -126,10 +125,12 @@ class Pace:
         """Wait until a request may be made; the time by then.
 
         Raises:
-            Ended: as Patience.pause.
+            Ended: as Patience.pause; or the host asked to wait for longer than MAX_WAIT, which no request does.
         """
         patience.pause(0)
         while (wait := self._until - patience.now()) > 0:
+            if wait > MAX_WAIT:
+                raise Ended(f"the registry asks to wait {wait:.0f} s")
             patience.pause(wait)
         if self._requests is not None:
             with self._lock:
@@ -146,7 +147,7 @@ class Pace:
     def failed(self, started: float, now: float, *, asked: float = 0.0) -> None:
         """A request that `started` then failed, and the host asked to wait so many seconds."""
         with self._lock:
-            wait = min(asked, MAX_WAIT)
+            wait = asked
             if started >= self._raised:
                 self._raised = now
                 wait = max(wait, self._random() * min(_MAX_BACKOFF, self._backoff * 2**self._level))

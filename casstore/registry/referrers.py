@@ -30,9 +30,9 @@ from casstore.errors import (
 from casstore.jsondoc import dump
 from casstore.names import referrer_name
 from casstore.oci import AnyManifest, Descriptor, ImageIndex
+from casstore.registry.failures import Ended
 from casstore.registry.http import RegistryClient
 from casstore.registry.manifests import MANIFEST_TYPES, Manifest, Manifests
-from casstore.registry.pace import Ended
 from casstore.registry.pages import pages
 
 MAX_REFERRERS = 10_000

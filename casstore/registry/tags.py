@@ -10,7 +10,7 @@ only a registry that heeds If-Match closes.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from casstore import spec
@@ -88,10 +88,11 @@ class Tags:
             Conflict: somebody else moved the tag meanwhile.
         """
         was, etag = self._manifests.get_tagged(tag)
+        before = set(self.all())
         if self._delete(tag):
             self._expect(tag, None)
-            if self._manifests.head(str(was.descriptor.digest)) is None:  # it went with its last tag
-                self._manifests.put(was, str(was.descriptor.digest))
+            if self._manifests.head(str(was.descriptor.digest)) is None:
+                self._bring_back(was, before - {tag})
             return
         self._push(_EMPTY, BytesSource(b"{}"))
         probe, placeholder = _placeholder(), _placeholder()
@@ -125,8 +126,8 @@ class Tags:
     def _replace(self, tag: str, was: Manifest, etag: str | None, placeholder: Manifest) -> None:
         """Let a placeholder take the tag, and delete it."""
         digest = str(placeholder.descriptor.digest)
-        self._manifests.put(placeholder, tag, match=etag)
         try:
+            self._manifests.put(placeholder, tag, match=etag)  # what fails here may have moved the tag all the same
             deleted = self._delete(digest)
         except BaseException:
             self._put_back(tag, placeholder, was)
@@ -134,6 +135,12 @@ class Tags:
         if not deleted:
             self._put_back(tag, placeholder, was)
             raise self._not_offered(tag)
+
+    def _bring_back(self, was: Manifest, others: Iterable[str]) -> None:
+        """The manifest is gone: with its last tag, or it was deleted for the tag, and took its other tags along."""
+        self._manifests.put(was, str(was.descriptor.digest))
+        for name in sorted(set(others) - set(self.all())):
+            self._manifests.put(was, name)
 
     def _put_back(self, tag: str, placeholder: Manifest, was: Manifest) -> None:
         if self._manifests.digest_of(tag) in {placeholder.descriptor.digest, None}:

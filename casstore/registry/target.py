@@ -225,7 +225,9 @@ class RegistryTarget:
         self._tags.delete(self._url(descriptor), self._subject(descriptor))
 
     def _subject(self, descriptor: Descriptor) -> str:
-        return f"{self._name}@{descriptor.digest}"
+        if descriptor.media_type in MANIFEST_TYPES:
+            return f"{self._name}@{descriptor.digest}"
+        return f"{self._name}: {descriptor.kind} {descriptor.digest}"
 
     def _url(self, descriptor: Descriptor) -> str:
         kind = "manifests" if descriptor.media_type in MANIFEST_TYPES else "blobs"

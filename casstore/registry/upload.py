@@ -127,7 +127,7 @@ class Uploads:
         """
         with self._lock:
             session = self._sessions.pop(blob.digest, None)
-        with Outgoing(blob, source, f"{self._name}@{blob.digest}") as content:
+        with Outgoing(blob, source, f"{self._name}: {blob.kind} {blob.digest}") as content:
             _Ladder(self._wire(blob), content, self._part, self._tries, session).climb()
 
     def mount(self, blob: Descriptor, neighbour: str | None) -> bool:
@@ -173,7 +173,7 @@ class Uploads:
 
     def _wire(self, blob: Descriptor) -> _Wire:
         start, scope = f"{self._base}/blobs/uploads/", self._scope
-        return _Wire(self._client, blob, f"{self._name}@{blob.digest}", scope, start, self._exists)
+        return _Wire(self._client, blob, f"{self._name}: {blob.kind} {blob.digest}", scope, start, self._exists)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import socket
 import threading
 import time
@@ -21,9 +22,9 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from casstore.registry.failures import TooSlow
+from casstore.registry.failures import Ended, TooSlow
 from casstore.registry.options import RegistryOptions
-from casstore.registry.pace import Ended, Pace, Patience
+from casstore.registry.pace import Pace, Patience
 from casstore.registry.urls import Origin, is_local
 
 BLOCK = 256 * 1024
@@ -32,6 +33,11 @@ _TLS_BLOCK = 64 * 1024
 """What OpenSSL is given at a time: it takes all of it or, after `read_timeout`, nothing."""
 _POOL = 16
 """Connections kept per host; more may be open at once."""
+_CHUNK_LINE = 1024
+"""The longest line before a chunk: its size, and extensions that mean nothing here."""
+_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
+_MAX_TRAILERS = 100
+"""Lines after the last chunk; as many as http.client takes in a header."""
 
 
 class Line:
@@ -160,6 +166,22 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         self._incoming.header_ends()
+
+    def _read_next_chunk_size(self) -> int:
+        # http.client takes "-1" for a size, then gives out all that comes at once, and reads lines of 64 KiB for it.
+        line = self.fp.readline(_CHUNK_LINE)
+        size = line.partition(b";")[0].strip()
+        if not line.endswith(b"\n") or not _CHUNK_SIZE.fullmatch(size):
+            raise ValueError
+        return int(size, 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        # http.client reads them for as long as they come.
+        for _ in range(_MAX_TRAILERS):
+            line = self.fp.readline(BLOCK)
+            if line in {b"\r\n", b"\n", b""}:
+                return
+        raise http.client.HTTPException(f"got more than {_MAX_TRAILERS} trailers")
 
 
 class _Connection(HTTPConnection):

@@ -1,0 +1,34 @@
+"""Every row of docs/explanation/faults.md has a test that names it, and no test names a row that is not there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LAST = 110
+"""Larger numbers in test names are no rows."""
+
+
+def _rows() -> set[int]:
+    page = (ROOT / "docs/explanation/faults.md").read_text()
+    return {int(row) for row in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+
+
+def _tested() -> set[int]:
+    found: set[int] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        found |= {int(row) for row in re.findall(r"def test_(\d+)_", text)}
+        for rows in re.findall(r"\b[Rr]ows? ((?:\d+(?:, | and | to |-)?)+)", text):
+            for first, last in re.findall(r"(\d+)(?:(?:-| to )(\d+))?", rows):
+                found |= set(range(int(first), int(last or first) + 1))
+    return {row for row in found if row <= LAST}
+
+
+def test_every_row_has_a_test() -> None:
+    assert _rows() - _tested() == set()
+
+
+def test_every_row_that_a_test_names_is_there() -> None:
+    assert _tested() - _rows() == set()
