@@ -228,11 +228,19 @@ def test_91_a_challenge_of_more_than_8_kib_is_ignored(basic: RegistrySimulator, 
 
 @pytest.mark.parametrize("piece", ["a", " ", "a ", "a=", 'a="', "a= ", ", "])
 def test_91_a_challenge_is_read_in_linear_time(piece: str) -> None:
-    header = 'Bearer realm="https://a/t",' + piece * (8000 // len(piece))
-    start = time.thread_time()
-    challenge = Challenge.parse(header)
-    assert time.thread_time() - start < 0.2
-    assert challenge == Challenge("bearer", "https://a/t")
+    """Eight times the text takes about eight times as long, not sixty-four times."""
+
+    def least(length: int) -> float:
+        header = 'Bearer realm="https://a/t",' + piece * (length // len(piece))
+        times = []
+        for _ in range(20):
+            start = time.thread_time()
+            challenge = Challenge.parse(header)
+            times.append(time.thread_time() - start)
+        assert challenge == Challenge("bearer", "https://a/t")
+        return min(times)
+
+    assert least(8000) < 30 * least(1000)
 
 
 @pytest.mark.parametrize("uses", [1, 2])
