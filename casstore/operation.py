@@ -136,7 +136,7 @@ class Operation:
         return blob.finish(media_type)
 
     def receive(self, descriptor: Descriptor, source: Fetcher) -> None:
-        """Stage the content that `source` has for `descriptor`, verified on the way, and once more here.
+        """Stage the content that `source` has for `descriptor`; what its reader does not vouch for is verified here.
 
         Raises:
             NotFound, SizeMismatch, DigestMismatch, RegistryError: as the source; nothing stays staged then.
