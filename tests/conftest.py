@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it puts into the background with SIGINT ignored, and all that it starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[MISSING] = Counter()
     config.stash[SKIPS] = []
     config.pluginmanager.register(_SkipWatch(config.stash[SKIPS]))

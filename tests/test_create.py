@@ -18,6 +18,7 @@ from casstore.operation import StagedBlob
 from casstore.progress import Meter
 from casstore.spec import BLOCK, KIB, MIB
 from tests.support.disks import tmpfs
+from tests.support.held import held
 from tests.support.stores import FAST, all_files, content, leftovers, python, require_sound
 
 SIZE = 24 * MIB
@@ -42,19 +43,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 def disk(folder: Path) -> Path:
     (folder / "disk").write_bytes(random.Random(1).randbytes(SIZE))
     return folder / "disk"
-
-
-def held() -> tuple[list[str], set[threading.Thread]]:
-    """What this process has open, and its threads."""
-    open_files = []
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{fd}")
-        except FileNotFoundError:
-            continue  # the one of listdir
-        if not target.startswith("socket:"):  # of servers that other tests share
-            open_files.append(target)
-    return sorted(open_files), {thread for thread in threading.enumerate() if not thread.daemon}
 
 
 def after(calls: int, error: BaseException, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -36,6 +36,7 @@ from casstore.scan import Scan
 from casstore.spec import BLOCK, KIB, MIB
 from tests.support.artifacts import MemoryBlobs
 from tests.support.disks import extents, file_system, loop_mounted, make_ext4, overlay, random_sparse_file, tmpfs
+from tests.support.held import held
 
 METER = Meter(silent, "test", None)
 
@@ -281,11 +282,11 @@ def test_row_43_name_with_a_nul() -> None:
 
 
 def test_row_43_nothing_stays_open(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = held()
     for _ in range(5):
         with pytest.raises(SourceError):
             DiskSource.open(tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held() == before
 
 
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from casstore.durable import Durability, Lock
 from casstore.errors import AlreadyExists, StorageError, StoreLocked
 from casstore.spec import MIB
 from tests.support.disks import tmpfs
+from tests.support.held import held
 
 
 def write(path: Path, data: bytes = b"new", *, replace: bool = False) -> None:
@@ -529,22 +530,22 @@ def test_row_34_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.Mo
     def flock(fd: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = held()
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(StoreLocked, match="this file system cannot lock files"):
         lock(tmp_path / "lock", wait=30)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held() == before
 
 
 def test_other_errors_of_flock_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(fd: int, operation: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = held()
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(StorageError, match="Input/output error"):
         lock(tmp_path / "lock")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held() == before
 
 
 def test_lock_files_are_not_made_through_links(tmp_path: Path) -> None:

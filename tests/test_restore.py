@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from casstore.restore import restore_file
 from casstore.spec import KIB
 from tests.support.artifacts import DELTA, RAW, ZSTD, Disk, Frame, HandMade, frame, pack_bytes
 from tests.support.disks import extents
+from tests.support.held import held
 
 LENGTH = 20_000
 
@@ -134,8 +134,8 @@ def test_nothing_is_left_of_a_restore_that_fails(tmp_path: Path, why: str) -> No
         if why == "signal" and event.done > 300 * LENGTH:
             raise StopError
 
-    before = set(os.listdir("/proc/self/fd")), threading.active_count()
+    before = held()
     with pytest.raises((DigestMismatch, StopError)):
         restore(artifact, tmp_path / "back", Meter(stop, "test", None))
-    assert (set(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert held() == before
     assert not list(tmp_path.iterdir())
