@@ -43,8 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what it puts into the background with SIGINT ignored, and all that it starts would inherit that.
+    # Shells start what they put into the background with SIGINT ignored, nohup with SIGHUP: tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.stash[MISSING] = Counter()
     config.stash[SKIPS] = []
     config.pluginmanager.register(_SkipWatch(config.stash[SKIPS]))
