@@ -27,7 +27,7 @@ from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import CorruptContent, DigestMismatch, InvalidDigest, storage_errors
 from casstore.oci import Descriptor
-from casstore.streams import COPY_CHUNK, Vouching
+from casstore.streams import COPY_CHUNK, Vouching, read_through
 
 if TYPE_CHECKING:
     from casstore.frame import Buffer  # with zstandard, which listing a store does not need
@@ -197,9 +197,7 @@ class Operation:
         too: whoever wrote it may have gone without.
         """
         try:
-            with self.staged.fetch(descriptor) as reader:
-                while reader.read(COPY_CHUNK):
-                    pass
+            read_through(self.staged, descriptor)
         except CorruptContent:
             return self._drop(descriptor.digest)
         with storage_errors(f"taking over blob {descriptor.digest}"):

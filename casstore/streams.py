@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -112,6 +113,17 @@ class BytesSource:
         if content is None:
             raise NotFound(f"{descriptor.digest}: no such content")
         return VerifiedReader(io.BytesIO(content), descriptor, subject=str(descriptor.digest))
+
+
+def read_through(source: Fetcher, descriptor: Descriptor, tell: Callable[[int], object] = lambda _: None) -> None:
+    """Read content to its end and drop it: only to have it verified. `tell` gets the bytes of each step.
+
+    Raises:
+        NotFound, SizeMismatch, DigestMismatch: as the Fetcher.
+    """
+    with source.fetch(descriptor) as reader:
+        while part := reader.read(COPY_CHUNK):
+            tell(len(part))
 
 
 def fetch_all(source: Fetcher, descriptor: Descriptor, *, limit: int) -> bytes:

@@ -30,7 +30,7 @@ from casstore.operation import StagedBlob
 from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, silent
 from casstore.storedir import StoreDirectory
-from casstore.streams import COPY_CHUNK, BytesSource, fetch_all
+from casstore.streams import BytesSource, fetch_all, read_through
 
 
 class Transaction:
@@ -177,9 +177,7 @@ class Transaction:
 
     def _is_sound(self, descriptor: Descriptor) -> bool:
         try:
-            with self._blobs.fetch(descriptor) as reader:
-                while reader.read(COPY_CHUNK):
-                    pass
+            read_through(self._blobs, descriptor)
         except CorruptContent:
             return False
         return True

@@ -13,9 +13,8 @@ from casstore.artifact import Artifact
 from casstore.content import Fetcher
 from casstore.contents import UpperStatus, verify_integrity
 from casstore.intake import verify_chunks
-from casstore.oci import Descriptor
 from casstore.progress import Meter
-from casstore.streams import COPY_CHUNK
+from casstore.streams import read_through
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +37,7 @@ def verify(artifact: Artifact, blobs: Fetcher, *, workers: int, meter: Meter) ->
     """
     names = artifact.manifest.children
     for blob in names:
-        _read_through(blobs, blob, meter)
+        read_through(blobs, blob, meter.add)
     count = verify_chunks(artifact, known=lambda _: (), workers=workers)
     upper = verify_integrity(artifact, workers=workers, meter=meter)
     return VerifyReport(len(names) + 1, sum(blob.size for blob in names) + len(artifact.manifest.raw), count, upper)
-
-
-def _read_through(blobs: Fetcher, blob: Descriptor, meter: Meter) -> None:
-    with blobs.fetch(blob) as reader:
-        while part := reader.read(COPY_CHUNK):
-            meter.add(len(part))
