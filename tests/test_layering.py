@@ -31,7 +31,11 @@ LAYERS = {
     },
     "derived": {"survey", "graph", "tables", "queries", "catalog", "derived", "lineage", "transaction"},
     "dialects": {"microsandbox"},
-    "use cases": {"create", "restore", "transfer", "verify", "archive", "check", "gc", "retention", "stats", "attest"},
+    "findings": {"findings"},
+    "use cases": {
+        *("create", "restore", "salvage", "transfer", "verify", "archive", "stats", "attest"),
+        *("check", "repair", "rebuild", "gc", "retention", "removal", "adopt"),
+    },
     "face": {"config", "snapshot", "listing", "places", "creation", "moving", "store", "remote"},
     "command line": {"cli", "__main__"},
     "sdk": {"aio"},
