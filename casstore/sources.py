@@ -33,12 +33,12 @@ from casstore.disk import DiskSource, Stamp, filesystem
 from casstore.durable import Durability
 from casstore.errors import CasstoreError
 from casstore.jsondoc import dump, load_object
+from casstore.stamps import boot_id
 
 SETTLED_NS: Final = 2_000_000_000
 MOST_RECORDS: Final = 10_000
 _MAX_RECORD: Final = 64 * 1024  # PATH_MAX is 4 KiB, each byte of which JSON may spell with six
 _VERSION: Final = 1
-_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _BLOCK_DEVICES: Final = "/sys/block"
 _TIMES_OF_MAPPINGS: Final = {  # f_type of statfs(2): file systems on which a mapping's first store moves ctime
     0xEF53,  # ext2, ext3, ext4
@@ -69,7 +69,7 @@ class Sighting:
         at_rest = _is_at_rest(fd)
         # The stamp last: what was written before the file came to rest is in it.
         try:
-            return cls(os.path.realpath(path), Stamp.of(fd), started, at_rest, _boot())
+            return cls(os.path.realpath(path), Stamp.of(fd), started, at_rest, boot_id() or "")
         except (OSError, ValueError):
             return None
 
@@ -180,15 +180,6 @@ def _read(path: str) -> bytes:
         return os.read(fd, _MAX_RECORD + 1)
     finally:
         os.close(fd)
-
-
-def _boot() -> str:
-    """What the kernel calls this run of the machine; empty where it does not say."""
-    try:
-        with open(_BOOT_ID, encoding="ascii") as file:
-            return file.read(64).strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _is_at_rest(fd: int) -> bool:

@@ -18,7 +18,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 def stamp(*paths: str) -> str | None:
     """A stamp of these files and directories; None where there is none, as for what is missing or changed just now."""
-    boot, now = _boot(), time.time_ns()
+    boot, now = boot_id(), time.time_ns()
     if boot is None:
         return None
     words = [boot]
@@ -36,7 +36,7 @@ def stamp(*paths: str) -> str | None:
 
 
 @cache
-def _boot() -> str | None:
+def boot_id() -> str | None:
     """What tells this boot of the machine from all others."""
     try:
         with open(_BOOT_ID, encoding="ascii") as file:

@@ -169,7 +169,7 @@ def test_after_a_boot_index_json_is_compared_by_its_bytes(root: Path, monkeypatc
         db.execute("UPDATE seen SET value = ? WHERE what = 'index stamp'", (f"{stamp(str(path))} {known}",))
     Store.open(root, options=FAST).close()
     assert path.read_bytes() == bytes(len(data)), "this test shows nothing: the stamp was not believed"
-    monkeypatch.setattr(stamps, "_boot", lambda: "another boot")
+    monkeypatch.setattr(stamps, "boot_id", lambda: "another boot")
     Store.open(root, options=FAST).close()
     assert path.read_bytes() == data
 
@@ -285,9 +285,9 @@ def test_a_stamp_stands_for_a_state_that_has_lasted(old: Path, tmp_path: Path, m
     time.sleep(SETTLE)
     assert stamp(str(old)) not in {None, before}
     assert stamp(str(tmp_path / "missing")) is None
-    monkeypatch.setattr(stamps, "_boot", lambda: "another boot")
+    monkeypatch.setattr(stamps, "boot_id", lambda: "another boot")
     assert stamp(str(old)) not in {None, before}
-    monkeypatch.setattr(stamps, "_boot", lambda: None)
+    monkeypatch.setattr(stamps, "boot_id", lambda: None)
     assert stamp(str(old)) is None
 
 

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casstore import Snapshot, Store, durable, sources
+from casstore import Snapshot, Store, durable, sources, stamps
 from casstore.artifact import Artifact
 from casstore.config import DiskInput
 from casstore.content import RangeReader
@@ -627,11 +628,19 @@ def test_no_lease(disk: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> Non
     assert not at_rest(disk)
 
 
-@pytest.mark.parametrize("what", ["_BLOCK_DEVICES", "_BOOT_ID"])
+@pytest.mark.parametrize(("module", "what"), [(sources, "_BLOCK_DEVICES"), (stamps, "_BOOT_ID")])
 def test_what_the_kernel_does_not_tell(
-    store: Store, disk: Path, settled: None, monkeypatch: pytest.MonkeyPatch, what: str
+    store: Store,
+    disk: Path,
+    settled: None,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    module: ModuleType,
+    what: str,
 ) -> None:
-    monkeypatch.setattr(sources, what, "/nowhere")
+    monkeypatch.setattr(module, what, "/nowhere")
+    stamps.boot_id.cache_clear()
+    request.addfinalizer(stamps.boot_id.cache_clear)
     create(store, disk, "one")
     assert not unread(create(store, disk))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Objects(Silent):
         click.echo(line(event=kind, message=text), err=True)
 
 
-class Display(Silent):
+class Display(Silent, ABC):
     """Remembers events, and now and then shows where things stand. `expected` is the total of a phase without one."""
 
     patience: ClassVar[float]
@@ -173,9 +174,9 @@ class Display(Silent):
         total = self._expected if event.total is None else event.total
         return State(event.phase, event.done, total, tuple(self._parts.values()))
 
+    @abstractmethod
     def _show(self, state: State) -> None:
         """Show where things stand. One call at a time."""
-        raise NotImplementedError
 
     def _close(self) -> None:
         """Take away what is shown."""
