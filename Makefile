@@ -14,7 +14,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/ready-$(VERSION)
-PYTEST_ARGS ?=
+# As many tests at once as there are processors.
+PYTEST_ARGS ?= -n auto --dist worksteal
 
 .PHONY: test test-long lint fix docs demo bench package clean
 

@@ -28,14 +28,16 @@ from tests.support.command import Casstore
 from tests.support.stores import FAST
 
 IN_CI = os.environ.get("CI") == "true"
+_NEEDS = "needs "
 
 settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True, print_blob=True)
 settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile("ci" if IN_CI else "default")
 
-MISSING = pytest.StashKey[Counter[str]]()
-SKIPS = pytest.StashKey[list[str]]()
+WATCH = pytest.StashKey["_Watch"]()
+TALLY = "tally"
+"""The name of a property (`record_property`) that the end of the run tells, with what it counted."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,9 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Shells start what they put into the background with SIGINT ignored, nohup with SIGHUP: tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    config.stash[MISSING] = Counter()
-    config.stash[SKIPS] = []
-    config.pluginmanager.register(_SkipWatch(config.stash[SKIPS]))
+    config.stash[WATCH] = _Watch()
+    config.pluginmanager.register(config.stash[WATCH])
     if config.getoption("--long") and not config.getoption("--hypothesis-profile", default=None):
         settings.load_profile("long")
 
@@ -67,40 +68,49 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     wanted = dict.fromkeys(need for mark in item.iter_markers("needs") for need in mark.args)
     absent = [need for need in wanted if not needs.available(need)]
     if absent:
-        item.config.stash[MISSING].update(absent)
-        pytest.skip(f"needs {', '.join(absent)}")
+        pytest.skip(_NEEDS + ", ".join(absent))
 
 
-class _SkipWatch:
-    """Collects what was skipped, whatever skipped it."""
+class _Watch:
+    """Collects what was skipped, whatever skipped it, and what tests counted; of the tests of all processes."""
 
-    def __init__(self, skips: list[str]) -> None:
-        self._skips = skips
+    def __init__(self) -> None:
+        self.skips: list[str] = []
+        self.missing = Counter[str]()
+        self.tallies: list[tuple[str, object]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.tallies += [(report.nodeid, value) for name, value in report.user_properties if name == TALLY]
         if report.skipped and not hasattr(report, "wasxfail") and "long" not in report.keywords:
-            self._skips.append(report.nodeid)
+            self.skips.append(report.nodeid)
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self.missing.update(filter(None, reason.rpartition(_NEEDS)[2].split(", ") if _NEEDS in reason else []))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.skipped:
-            self._skips.append(report.nodeid)
+            self.skips.append(report.nodeid)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if IN_CI and session.config.stash[SKIPS] and exitstatus == pytest.ExitCode.OK:
+    if IN_CI and session.config.stash[WATCH].skips and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    missing, skips = config.stash[MISSING], config.stash[SKIPS]
-    if missing:
+    watch = config.stash[WATCH]
+    if watch.tallies:
+        terminalreporter.section("counted")
+        for nodeid, tally in sorted(watch.tallies):
+            terminalreporter.line(f"{nodeid.rpartition('::')[2]}: {tally}")
+    if watch.missing:
         terminalreporter.section("missing on this machine")
-        for need, count in sorted(missing.items()):
+        for need, count in sorted(watch.missing.items()):
             terminalreporter.line(f"{need}: {count} skipped")
-    if IN_CI and skips:
+    if IN_CI and watch.skips:
         terminalreporter.section("CI=true, and nothing may be skipped there", red=True)
-        for nodeid in skips:
+        for nodeid in watch.skips:
             terminalreporter.line(nodeid)
 
 

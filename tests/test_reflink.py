@@ -29,6 +29,7 @@ from casstore.scan import WINDOW
 from casstore.spec import BLOCK, KIB, MIB
 from tests.support.artifacts import MemoryBlobs
 from tests.support.disks import FileSystem, extents, file_system, overlay, tmpfs
+from tests.support.held import held
 from tests.support.stores import FAST, content
 
 KINDS = [pytest.param(kind, marks=pytest.mark.needs(kind)) for kind in ("xfs", "btrfs")]
@@ -76,12 +77,6 @@ def disk_content(made: Created, blobs: MemoryBlobs) -> bytes:
     artifact, out = Artifact.load(blobs, made.root), bytearray()
     restore_stream(artifact, artifact.map.disks[0], out.extend, workers=1, meter=Meter(silent, "test", None))
     return bytes(out)
-
-
-def descriptors() -> set[str]:
-    """What this process has open, but for the directory that tells it."""
-    names = {os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")}
-    return {f"{name} {os.readlink(name)}" for name in names if os.path.lexists(name)}
 
 
 # --- one moment ------------------------------------------------------------------------------------------------------
@@ -301,7 +296,7 @@ def test_without_a_clone_the_disk_is_read_and_watched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
     path = make_disk(folder)
-    before = descriptors()
+    before = held()
     with refusing(monkeypatch, call, code) as refused:
         assert create(folder, path)[1] == path.read_bytes()
         assert refused == [1]
@@ -310,7 +305,7 @@ def test_without_a_clone_the_disk_is_read_and_watched(
             overwrite(path)
             with pytest.raises(SourceError, match="content or attributes changed while it was read"):
                 build_in_memory(source)
-    assert descriptors() == before
+    assert held() == before
 
 
 def test_store_on_another_file_system(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,19 +354,19 @@ def test_clone_has_no_name_and_ends_with_the_source(folder: Path) -> None:
     path = make_disk(folder)
     scratch = folder / "scratch"
     scratch.mkdir()
-    before = descriptors()
+    before = held()
     with DiskSource.open(path) as source:
         assert source.clone_into(str(scratch))
         assert not source.clone_into(str(scratch))
-        assert len(descriptors() - before) == 2
+        assert len(held()[0]) == len(before[0]) + 2
         assert not list(scratch.iterdir())
-    assert descriptors() == before
+    assert held() == before
     with DiskSource.open(path) as source:
         assert source.clone_into(str(scratch))
         overwrite(path)
         build_in_memory(source)
         source.check_unchanged()
-    assert descriptors() == before
+    assert held() == before
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -381,14 +376,14 @@ def test_create_leaves_nothing_open(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     path = make_disk(folder)
     create(folder, path)
-    before = descriptors()
+    before = held()
     if fails:
         monkeypatch.setattr(DiskSource, "read_into", read_into)
         with pytest.raises(SourceError, match="cannot be read"):
             create(folder, path)
     else:
         create(folder, path)
-    assert descriptors() == before
+    assert held() == before
     assert not list((folder / "store/tmp").iterdir())
 
 
