@@ -1,0 +1,114 @@
+"""Which blobs the names of a store need, each once, and which names need which blob."""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from casstore import spec
+from casstore.blobs import BlobDirectory
+from casstore.digest import Digest
+from casstore.errors import CasstoreError, NotFound
+from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_subject
+from casstore.oci import AnyManifest, ArtifactManifest, Descriptor
+from casstore.streams import fetch_all
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A manifest that names stand for: a snapshot, or what refers to one."""
+
+    digest: Digest
+    names: tuple[str, ...]
+    """Sorted; of a referrer, those of the snapshot."""
+    subject: Digest | None = None
+    """What it refers to."""
+
+
+class Census:
+    """What `refs` need of `blobs`, as far as their manifests can be read: what is wrong with them is not told here.
+
+    Referrers whose subject nothing stands for are left out: gc removes them.
+    """
+
+    def __init__(self, blobs: BlobDirectory, refs: Mapping[str, Digest]) -> None:
+        self._blobs = blobs
+        self.holders: list[Holder] = []
+        self.needs: dict[Digest, Descriptor] = {}
+        """By digest; as the first manifest that names the blob describes it."""
+        self._users: defaultdict[Digest, array[int]] = defaultdict(lambda: array("I"))
+        names: defaultdict[Digest, list[str]] = defaultdict(list)
+        for name, digest in sorted(refs.items()):
+            if not is_reserved(name):
+                names[digest].append(name)
+        for digest in sorted(names, key=lambda digest: names[digest]):  # steps of one disk, which share much, together
+            self._add(Holder(digest, tuple(names[digest])))
+        self._add_referrers({ReferrerName(name): digest for name, digest in refs.items() if is_reserved(name)})
+
+    def _add_referrers(self, refs: dict[ReferrerName, Digest]) -> None:
+        names = {holder.digest: holder.names for holder in self.holders}
+        found = True
+        while found:  # level by level
+            found = False
+            for name, digest in sorted(refs.items()):
+                subject = referrer_subject(name)
+                if subject in names:
+                    del refs[name]
+                    self._add(Holder(digest, names[subject], subject))
+                    names.setdefault(digest, names[subject])
+                    found = True
+
+    def _add(self, holder: Holder) -> None:
+        number = len(self.holders)
+        self.holders.append(holder)
+        self._users[holder.digest].append(number)
+        with contextlib.suppress(CasstoreError, OSError):
+            for blob in self._children(holder):
+                self.needs.setdefault(blob.digest, blob)
+                self._users[blob.digest].append(number)
+
+    def _children(self, holder: Holder) -> Iterable[Descriptor]:
+        raw = read_root(self._blobs, holder.digest)
+        self.needs.setdefault(holder.digest, manifest_of(holder.digest, len(raw)))
+        if holder.subject is not None:
+            return AnyManifest.parse(raw, spec.MEDIA_MANIFEST, subject="referrer").blobs
+        return ArtifactManifest.parse(raw, subject="snapshot").children
+
+    @property
+    def digests(self) -> Iterator[Digest]:
+        """Every blob that is needed, whether it is there or not."""
+        return iter(self._users)
+
+    def hurt(self, blob: Digest) -> tuple[str, ...]:
+        """The names that need a blob, sorted."""
+        found: set[str] = set()
+        for number in self._users.get(blob, ()):
+            found.update(self.holders[number].names)
+        return tuple(sorted(found))
+
+    @property
+    def snapshots(self) -> dict[SnapshotName, Digest]:
+        """The names of snapshots, and what they stand for."""
+        own = (holder for holder in self.holders if holder.subject is None)
+        return {parse_name(name): holder.digest for holder in own for name in holder.names}
+
+
+def manifest_of(digest: Digest, size: int) -> Descriptor:
+    """The descriptor of a manifest that a ref names."""
+    return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+
+
+def read_root(blobs: BlobDirectory, digest: Digest) -> bytes:
+    """The bytes of a manifest that a ref names, verified.
+
+    Raises:
+        NotFound, CorruptContent: it is missing or damaged; UnsupportedVersion, one of these, where it is too large.
+        StorageError: it cannot be read.
+    """
+    size = blobs.size(digest)
+    if size is None:
+        raise NotFound(f"blob {digest}: expected it at {blobs.path_of(digest)!r}, got nothing there")
+    return fetch_all(blobs, manifest_of(digest, size), limit=spec.MAX_MANIFEST)
