@@ -1,0 +1,1 @@
+"""Packs that are lost, made again to the byte from the disk that was captured."""
