@@ -1,10 +1,12 @@
 """Garbage collection: mark from the roots, rename what is not reached into trash/, unlink it there.
 
-Roots are the refs, the entries of index.json that other tools added, and the leases of running operations. A referrer,
-as a signature, is no root: it is kept, with what it needs, while its subject is, and goes with it. What takes
-time (walking the manifests) happens before the store's lock is taken; under the lock the roots are read again, the
-little that is new is walked, and garbage is renamed. Unlinking happens after. An interrupted gc is
-finished by the next one.
+Roots are the refs, the entries of index.json that other tools added, the leases of running operations and, where that
+is asked for, the names that were removed not long ago. A referrer, as a signature, is no root: it is kept, with what it
+needs, while its subject is, and goes with it. What takes time (walking the manifests) happens before the store's lock
+is taken; under the lock the roots are read again, the little that is new is walked, removed names are dropped, and then
+garbage is renamed. Unlinking happens after. An interrupted gc is finished by the next one.
+
+What a root reached when gc began is kept, even if the root goes while gc runs: the next gc takes it.
 """
 
 from __future__ import annotations
@@ -13,29 +15,28 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import stat
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from casstore import spec
 from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.digest import Digest
-from casstore.durable import Durability, make_directories, move
 from casstore.errors import CorruptContent, InvalidDigest, NotFound, storage_errors
 from casstore.names import ReferrerName, referrer_subject
 from casstore.oci import Descriptor
 from casstore.operation import live_leases
 from casstore.storedir import StoreDirectory
+from casstore.storeindex import IndexFile, foreign
 from casstore.streams import fetch_all
+from casstore.trash import RemovedRef
 
-_REFERRER = "referrer "
+_REFERRER, _TRASH = "referrer ", "removed snapshot "
 _HEAD = 256  # bytes to look for the "{" of a manifest in
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark, too
 _DIGEST = re.compile(rb"sha256:([0-9a-f]{64})(?![0-9a-f])")
-_TRASH = re.compile(r"(?:[0-9a-f]{64}|op-[0-9a-f]{16}|.+@[0-9]+)\Z", re.DOTALL)
 _MANIFESTS = {
     spec.MEDIA_MANIFEST,
     spec.MEDIA_INDEX,
@@ -59,10 +60,15 @@ class GcReport:
     unknown: tuple[str, ...]
     """Files in blobs/ that are no blobs; never touched."""
     dead_operations: int
+    dropped: tuple[RemovedRef, ...] = ()
+    """Removed names that `undo` could be asked for until now; the last removed first."""
+    kept_removed: tuple[RemovedRef, ...] = ()
+    """Removed names that stay, with what they need."""
 
 
-def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
-    """Remove every blob that nothing needs.
+def collect(store: StoreDirectory, *, dry_run: bool = False, keep_trash: float | None = None) -> GcReport:
+    """Remove every blob that nothing needs, and drop the names in the trash, but for those that were removed less than
+    `keep_trash` seconds ago: of these nothing is lost that is still there.
 
     Raises:
         CorruptContent: a manifest that a root names is damaged: what it needs cannot be known; or a symlink or file
@@ -70,48 +76,62 @@ def collect(store: StoreDirectory, *, dry_run: bool = False) -> GcReport:
         StoreLocked: another process does not let go of the store.
         StorageError: the file system refused.
     """
-    marker = _Marker(store)
-    marker.mark_roots()
+    marker = _Marker(store, keep_trash)
+    marker.mark()
+    settled = False
     with store.exclusive():
         _require_plain(store)
-        reached, orphans = marker.mark_roots()
+        roots = marker.mark()
         leased, dead = live_leases(store.tmp)
         left = sum(map(_bytes_in, dead))
-        reached |= leased
-        garbage: list[tuple[Digest, int]] = []
+        reached = marker.reached.union(map(str, leased))
+        garbage: list[Digest] = []
         unknown: list[str] = []
         kept = 0
-        for name, info in store.blobs.list():
+        for name in store.blobs.names():
+            text = f"sha256:{name}"
+            if text in reached:
+                kept += 1
+                continue
             try:
-                digest = Digest.parse(f"sha256:{name}")
+                garbage.append(Digest.parse(text))
             except InvalidDigest:
                 unknown.append(name)
-                continue
-            if digest in reached:
-                kept += 1
-            else:
-                garbage.append((digest, info.st_size))
+        freed = left + sum(map(store.blobs.taken_by, garbage))
         if not dry_run:
-            _remove_orphans(store, orphans)
-            _set_aside(store, [digest for digest, _ in garbage], dead)
+            _remove_orphans(store, roots.orphans)
+            # First, else index.json may say that a name is there, and nothing that it was removed.
+            settled = bool(roots.dropped) and store.settle()
+            store.require_same()  # what was found to be garbage was so in this directory
+            store.trash.drop(roots.dropped)
+            with storage_errors("collecting garbage"):
+                # Not every file system keeps the order of changes in different directories: after a power cut no name,
+                # nor what `undo` could give back, may be there again without its blobs.
+                store.durability.sync_directory(store.refs.path)
+                store.trash.sync()
+                store.trash.set_aside([*map(store.blobs.path_of, garbage), *dead])
     if not dry_run:
-        _empty_trash(store)
+        store.require_same()
+        store.trash.remove_garbage()
         store.clear_temporaries()
+        if not settled:  # the disk was full until now, or was when names were removed
+            store.settle()
     return GcReport(
         dry_run=dry_run,
-        removed=tuple(sorted(digest for digest, _ in garbage)),
-        freed=left + sum(size for _, size in garbage),
+        removed=tuple(sorted(garbage)),
+        freed=freed,
         kept=kept,
-        foreign=len(store.foreign_entries()),
+        foreign=roots.foreign,
         unknown=tuple(sorted(unknown)),
         dead_operations=len(dead),
+        dropped=tuple(ref for ref in roots.dropped if ref.digest is not None),
+        kept_removed=tuple(roots.kept),
     )
 
 
 class _Kind(Enum):
     """What is done with a blob that something names."""
 
-    LEAF = "of a snapshot of ours: never a manifest"
     LOOK = "a manifest if it looks like one"
     MANIFEST = "said to be a manifest"
     ROOT = "said to be one by a ref or by index.json: gc does not go on without knowing what it needs"
@@ -122,52 +142,91 @@ class _Blob(NamedTuple):
     kind: _Kind
 
 
+_Todo = tuple[str, _Blob]
+"""A blob to walk, and the root that it was reached from, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Roots:
+    """What `mark` found that concerns roots."""
+
+    orphans: list[ReferrerName]
+    """Referrers whose subject nothing reaches."""
+    dropped: list[RemovedRef]
+    kept: list[RemovedRef]
+    foreign: int
+
+
 class _Marker:
-    """Finds what is reached, and remembers the children of manifests it has read: content never changes."""
+    """Finds what is reached. Called again it walks only what is new: content never changes."""
 
-    def __init__(self, store: StoreDirectory) -> None:
-        self._store = store
-        self._children: dict[_Blob, list[_Blob]] = {}
+    def __init__(self, store: StoreDirectory, keep_trash: float | None) -> None:
+        self._store, self._keep, self._now = store, keep_trash, time.time_ns()
+        self.reached: set[str] = set()
+        """Digests as text; what is none does no harm."""
+        self._walked: set[_Blob] = set()
+        self._missing: list[_Todo] = []
+        self._index: IndexFile | None = None
 
-    def mark_roots(self) -> tuple[set[Digest], list[ReferrerName]]:
-        """Everything that refs and foreign entries reach, and the referrers whose subject is not among it."""
+    def mark(self) -> _Roots:
+        """Add everything that the roots reach."""
         refs, _ = self._store.read_refs()
         referrers = self._store.refs.read_referrers()  # the broken ones, too
-        todo = [(f"snapshot {name}", _Blob(digest, _Kind.ROOT)) for name, digest in refs.items()]
-        foreign = _named(self._store.foreign_entries(), manifest=_Kind.ROOT)
-        todo += [(f"index.json, entry {blob.digest}", blob) for blob in foreign]
-        reached: set[_Blob] = set()
-        digests: set[Digest] = set()
+        removed = self._store.trash.read()  # after the refs: a name that is removed just now is seen at least once
+        foreign = self._foreign()
+        todo, self._missing = self._missing, []
+        todo += [(f"snapshot {name}", _Blob(digest, _Kind.ROOT)) for name, digest in refs.items()]
+        todo += [(f"index.json, entry {blob.digest}", blob) for blob in _named(foreign, manifest=_Kind.ROOT)]
+        self._walk(todo, referrers)
+        kept, dropped, todo = [], [], []
+        for ref in removed:
+            if ref.digest is not None and self._keep is not None and ref.is_younger(self._keep, now=self._now):
+                kept.append(ref)
+                todo.append((f"{_TRASH}{ref.name}", _Blob(ref.digest, _Kind.ROOT)))
+            else:
+                dropped.append(ref)
+        self._walk(todo, referrers)  # last: here a damaged manifest stops nobody, as it cannot be taken back anyway
+        return _Roots(list(referrers), dropped, kept, len(foreign))
+
+    def _foreign(self) -> list[dict[str, Any]]:
+        """The entries of index.json that another tool added."""
+        if self._index is None or self._index.digest != self._store.index.digest():
+            self._index = self._store.index.read()
+        others = () if self._index is None else self._index.others
+        return foreign(others, self._store.read().named) if others else []
+
+    def _walk(self, todo: list[_Todo], referrers: dict[ReferrerName, Digest]) -> None:
+        """Add what `todo` reaches; those of the `referrers` are taken out whose subject is reached."""
         while todo:
             while todo:
                 root, blob = todo.pop()
-                if blob not in reached:
-                    reached.add(blob)
-                    digests.add(blob.digest)
+                self.reached.add(str(blob.digest))
+                if blob not in self._walked:
                     todo += [(root, child) for child in self._of(blob, root)]
-            wanted = [name for name in referrers if referrer_subject(name) in digests]
+            wanted = [name for name in referrers if str(referrer_subject(name)) in self.reached]
             todo = [(f"{_REFERRER}{name}", _Blob(referrers.pop(name), _Kind.ROOT)) for name in wanted]
-        return digests, list(referrers)
 
     def _of(self, named: _Blob, root: str) -> list[_Blob]:
         """What a blob names, if it is a manifest. What is not there is looked for again the next time."""
-        if named.kind is _Kind.LEAF:
-            return []
-        if named not in self._children:
-            try:
-                size = self._store.blobs.size(named.digest)
-                if size is None:
-                    return []
-                blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=named.digest, size=size)
-                self._children[named] = self._read(blob) if self._is_manifest(blob, named.kind) else []
-            except NotFound:
+        try:
+            size = self._store.blobs.size(named.digest)
+            if size is None:
+                self._missing.append((root, named))
                 return []
-            except CorruptContent as error:
-                advice = "remove its names, or pull the snapshot again"
-                if root.startswith(_REFERRER):
-                    advice = "pull what it refers to again, with --referrers -f, or remove that"
-                raise CorruptContent(f"{root}: {error}; gc cannot know what it needs: {advice}") from error
-        return self._children[named]
+            blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=named.digest, size=size)
+            children = self._read(blob) if self._is_manifest(blob, named.kind) else []
+        except NotFound:
+            self._missing.append((root, named))
+            return []
+        except CorruptContent as error:
+            if root.startswith(_TRASH):
+                return []
+            advice = "remove its names, or pull the snapshot again"
+            if root.startswith(_REFERRER):
+                advice = "pull what it refers to again, with --referrers -f, or remove that"
+            raise CorruptContent(f"{root}: {error}; gc cannot know what it needs: {advice}") from error
+        self._walked.add(named)
+        return children
 
     def _is_manifest(self, blob: Descriptor, kind: _Kind) -> bool:
         if kind is _Kind.ROOT:
@@ -179,7 +238,8 @@ class _Marker:
         return self._store.blobs.read_range(blob, 0, min(blob.size, _HEAD)).lstrip(_BLANK).startswith(b"{")
 
     def _read(self, blob: Descriptor) -> list[_Blob]:
-        """What a manifest names: of ours the config and the layers, of another tool's every digest that is in it.
+        """What a manifest names and may be another one: every digest in that of another tool, in one of ours the
+        subject alone. Its config and layers are never manifests, and many: they are just reached.
 
         Other tools' documents need not follow our rules for JSON; rather too much is kept of what they need.
         """
@@ -191,9 +251,10 @@ class _Marker:
         if not isinstance(document, dict):
             document = {}
         if document.get("artifactType") == spec.ARTIFACT_TYPE and "manifests" not in document:
-            children = _named([document.get("config"), *_list(document.get("layers"))], manifest=_Kind.LEAF)
-            subject = _named([document.get("subject")], manifest=_Kind.LOOK)
-            return [*subject, *(_Blob(child.digest, _Kind.LEAF) for child in children)]
+            parts = [document.get("config"), *_list(document.get("layers"))]
+            told = [part.get("digest") for part in parts if isinstance(part, dict)]
+            self.reached.update(text for text in told if isinstance(text, str))
+            return _named([document.get("subject")], manifest=_Kind.LOOK)
         told = [document.get("config"), document.get("subject")]
         for part in ("layers", "manifests", "blobs"):
             told += _list(document.get(part))
@@ -225,42 +286,16 @@ def _bytes_in(operation: str) -> int:
 
 
 def _remove_orphans(store: StoreDirectory, orphans: list[ReferrerName]) -> None:
-    """Under the lock: remove the refs of referrers that nothing needs, before their blobs."""
+    """Under the lock: remove the refs of referrers that nothing needs, before their blobs. Nobody takes them back."""
     if orphans:
         with store.changing_refs() as refs:
-            for name in orphans:
-                with contextlib.suppress(NotFound):
-                    refs.remove(name)
-
-
-def _set_aside(store: StoreDirectory, garbage: list[Digest], dead: list[str]) -> None:
-    """Under the lock: take the names away. A rename needs no space, so a full disk does not stop it."""
-    with storage_errors("collecting garbage"):
-        make_directories(store.trash, Durability.NONE)
-        paths = [*(store.blobs.path_of(digest) for digest in garbage), *dead]
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):  # an operation that just ended removes its directory itself
-                move(path, os.path.join(store.trash, os.path.basename(path)))
+            stamp = store.trash.next_stamp()
+            there = [name for name in orphans if refs.get(name) is not None]
+            refs.remove(there, stamp)
+            store.trash.drop(RemovedRef(name, stamp, None) for name in there)
 
 
 def _require_plain(store: StoreDirectory) -> None:
     """Raise CorruptContent where a symlink, made since the store was opened, would lead gc out of it."""
-    for path in (store.refs.path, os.path.dirname(store.blobs.path), store.blobs.path, store.tmp, store.trash):
+    for path in (store.refs.path, os.path.dirname(store.blobs.path), store.blobs.path, store.tmp, store.trash.path):
         is_plain_directory(path)
-
-
-def _empty_trash(store: StoreDirectory) -> None:
-    """Remove what gc and removals of refs have put there, and nothing else."""
-    if not is_plain_directory(store.trash):
-        return
-    with storage_errors("emptying the trash"):
-        fd = os.open(store.trash, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            for name in filter(_TRASH.match, os.listdir(fd)):
-                with contextlib.suppress(FileNotFoundError):
-                    if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                        shutil.rmtree(name, ignore_errors=True, dir_fd=fd)
-                    else:
-                        os.unlink(name, dir_fd=fd)
-        finally:
-            os.close(fd)

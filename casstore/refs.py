@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from casstore import durable
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import AlreadyExists, InvalidName, NotFound, storage_errors
+from casstore.links import NotARef, read_link, target_of
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_subject
-
-_TARGET = re.compile(r"\.\./blobs/sha256/([0-9a-f]{64})\Z", re.ASCII)
+from casstore.trash import Trash
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,7 +33,7 @@ class BrokenRef:
 class Refs:
     """The refs in directory `path`; removed ones go to `trash`."""
 
-    def __init__(self, path: str, trash: str, durability: Durability) -> None:
+    def __init__(self, path: str, trash: Trash, durability: Durability) -> None:
         self.path, self._trash, self._durability = path, trash, durability
 
     def read_all(self) -> tuple[dict[SnapshotName, Digest], list[BrokenRef]]:
@@ -52,7 +51,7 @@ class Refs:
             except InvalidName:
                 if not is_reserved(name):
                     broken.append(BrokenRef(name, "this is not a snapshot's name"))
-            except _NotARef as error:
+            except NotARef as error:
                 broken.append(BrokenRef(name, str(error)))
             except FileNotFoundError:
                 pass  # removed since the directory was read
@@ -66,27 +65,18 @@ class Refs:
         for name in names:
             refers_to = referrer_subject(name)
             if refers_to is not None and subject in {None, refers_to}:
-                with contextlib.suppress(FileNotFoundError, _NotARef):
+                with contextlib.suppress(FileNotFoundError, NotARef):
                     referrers[ReferrerName(name)] = self._read(name)
         return referrers
 
     def _read(self, name: str) -> Digest:
-        try:
-            target = os.readlink(f"{self.path}/{name}")
-        except FileNotFoundError:
-            raise
-        except OSError:
-            raise _NotARef("expected a symlink, got something else") from None
-        match = _TARGET.match(target)
-        if match is None:
-            raise _NotARef(f"expected a symlink to ../blobs/sha256/<64 hex>, got one to {ascii(target[:200])}")
-        return Digest(match[1])
+        return read_link(f"{self.path}/{name}")
 
     def get(self, name: SnapshotName | ReferrerName) -> Digest | None:
         """What `name` stands for; None when there is no such ref, or it is broken."""
         try:
             return self._read(name)
-        except (FileNotFoundError, _NotARef):
+        except (FileNotFoundError, NotARef):
             return None
 
     def require_free(self, name: SnapshotName | ReferrerName, *, unless: Digest | None = None) -> None:
@@ -110,32 +100,35 @@ class Refs:
         if not force:
             self.require_free(name, unless=digest)
         temporary = durable.temporary_beside(path)
-        with storage_errors(f"writing ref {name}"):
+        with storage_errors(f"writing ref {name}", on=path):
             if self.get(name) == digest:
                 self._durability.sync_directory(self.path)
                 return
             try:
-                os.symlink(f"../blobs/sha256/{digest.hex}", temporary)
+                os.symlink(target_of(digest), temporary)
                 durable.publish(temporary, path, replace=force, durability=self._durability)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
                 raise
 
-    def remove(self, name: str) -> None:
-        """Move a ref, broken or not, to the trash.
+    def remove(self, names: Sequence[str], stamp: int | None = None) -> None:
+        """Move refs, broken or not, to the trash; durable when this returns. `stamp` is one of the trash's, which the
+        removals of one command share.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no ref of one of the names; those before it are removed.
         """
-        with storage_errors(f"removing ref {name}"):
-            durable.make_directories(self._trash, self._durability)
-            try:
-                durable.move(os.path.join(self.path, name), os.path.join(self._trash, f"{name}@{time.time_ns()}"))
-            except FileNotFoundError:
-                raise NotFound(f"snapshot {name}: there is no such name") from None
+        if not names:
+            return
+        if stamp is None:
+            stamp = self._trash.next_stamp()
+        for name in names:
+            with storage_errors(f"removing ref {name}"):
+                try:
+                    self._trash.take(os.path.join(self.path, name), name, stamp)
+                except FileNotFoundError:
+                    raise NotFound(f"snapshot {name}: there is no such name") from None
+        with storage_errors("removing refs"):
+            self._trash.sync()  # first: a power cut must not leave the removal without what undoes it
             self._durability.sync_directory(self.path)
-
-
-class _NotARef(Exception):
-    """The text says what is wrong with it."""

@@ -1,0 +1,160 @@
+"""The trash: where removed refs are kept until gc, and where gc puts garbage for the moment that it takes to unlink it.
+
+    trash/<name>@<stamp>   a removed ref, as it was in refs/; the stamp is when, in nanoseconds since 1970 UTC
+    trash/<64 hex>, op-*   garbage
+
+All names that one command removes have one stamp, and it is later than any other in the trash, whatever the clock says.
+Anything else in the directory is not ours, and is neither read nor removed. A name is put here and taken back with
+refs.lock held, and dropped with the store's lock held exclusively.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from casstore import durable
+from casstore.blobs import is_plain_directory
+from casstore.digest import Digest
+from casstore.durable import Durability
+from casstore.errors import InvalidName, storage_errors
+from casstore.links import NotARef, read_link
+from casstore.names import parse_name
+
+_REMOVED = re.compile(r"(.+)@(0|[1-9][0-9]{0,29})\Z", re.DOTALL | re.ASCII)
+_GARBAGE = re.compile(r"(?:[0-9a-f]{64}|op-[0-9a-f]{16})\Z")
+_SECOND = 10**9  # nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedRef:
+    """A ref in the trash."""
+
+    name: str
+    stamp: int
+    """When it was removed, in nanoseconds since 1970 UTC: equal for all that one command removed."""
+    digest: Digest | None
+    """What it stands for; None where that is no snapshot: a broken ref, or that of a referrer."""
+
+    @property
+    def time(self) -> datetime | None:
+        """When it was removed; None where no clock can have said so."""
+        try:
+            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.stamp // 1000)
+        except OverflowError:
+            return None
+
+    def is_younger(self, seconds: float, *, now: int) -> bool:
+        """Whether it was removed less than that long ago; one from the future, as after the clock was set back, is."""
+        return now - self.stamp < seconds * _SECOND
+
+
+class Trash:
+    """The trash in the directory `path`."""
+
+    def __init__(self, path: str, durability: Durability) -> None:
+        self.path, self._durability = path, durability
+
+    def read(self) -> list[RemovedRef]:
+        """Every removed ref, the last removed first, then by name.
+
+        Raises:
+            CorruptContent: something else has the directory's place.
+        """
+        if not is_plain_directory(self.path):
+            return []
+        with storage_errors("reading the trash"):
+            names = map(_REMOVED.match, os.listdir(self.path))
+            found = [self._look(match[1], int(match[2])) for match in names if match]
+        return sorted(found, key=lambda ref: (-ref.stamp, ref.name))
+
+    def _look(self, name: str, stamp: int) -> RemovedRef:
+        try:
+            return RemovedRef(parse_name(name), stamp, read_link(self._place(name, stamp)))
+        except (InvalidName, NotARef, FileNotFoundError):
+            return RemovedRef(name, stamp, None)
+
+    def _place(self, name: str, stamp: int) -> str:
+        return os.path.join(self.path, f"{name}@{stamp}")
+
+    def next_stamp(self) -> int:
+        """A stamp for what is removed now. Call with refs.lock held."""
+        return max(time.time_ns(), *(ref.stamp + 1 for ref in self.read()), 0)
+
+    def take(self, path: str, name: str, stamp: int) -> None:
+        """Move the ref at `path` here; durable after `sync`. On a full disk, where there is no room for it here, it is
+        removed for good: else nothing could ever be removed.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with _or_without_space(lambda: os.unlink(path)):
+            durable.make_part(self.path, self._durability)
+            durable.move(path, self._place(name, stamp))
+
+    def sync(self) -> None:
+        """Make what was taken, or dropped, durable."""
+        if is_plain_directory(self.path):
+            with storage_errors("syncing the trash"):
+                self._durability.sync_directory(self.path)
+
+    def drop(self, refs: Iterable[RemovedRef]) -> None:
+        """Remove refs from the trash, whatever lies there in their place."""
+        self._unlink(lambda _: [f"{ref.name}@{ref.stamp}" for ref in refs])
+
+    def set_aside(self, paths: Iterable[str]) -> None:
+        """Move garbage here, under its own name. Where a full disk has no room for that, it is removed at once."""
+        for path in paths:
+            # An operation that just ended removes its directory itself.
+            with contextlib.suppress(FileNotFoundError), _or_without_space(partial(_remove, path)):
+                durable.make_part(self.path)
+                durable.move(path, os.path.join(self.path, os.path.basename(path)))
+
+    def remove_garbage(self) -> None:
+        """Remove what `set_aside` has put here, now or before an interruption."""
+        self._unlink(lambda names: filter(_GARBAGE.match, names))
+
+    def _unlink(self, choose: Callable[[Sequence[str]], Iterable[str]]) -> None:
+        """Remove some of the files; through the directory's descriptor, so that a symlink made meanwhile leads nowhere
+        else.
+        """
+        if not is_plain_directory(self.path):
+            return
+        with storage_errors("emptying the trash"):
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                for name in choose(os.listdir(fd)):
+                    with contextlib.suppress(FileNotFoundError):
+                        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                            shutil.rmtree(name, ignore_errors=True, dir_fd=fd)
+                        else:
+                            os.unlink(name, dir_fd=fd)
+            finally:
+                os.close(fd)
+
+
+@contextlib.contextmanager
+def _or_without_space(instead: Callable[[], object]) -> Iterator[None]:
+    """Do something else where the block finds no space: a directory may need a block more for a new name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        instead()
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        os.unlink(path)
