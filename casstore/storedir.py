@@ -7,7 +7,9 @@
       refs/<name>                   symlinks into blobs/: the only truth
       refs/sha256-<64 hex>.ref-<16 hex>   the same, to a manifest that refers to the one of that digest
       tmp/op-<id>/                  running operations, and what interrupted pulls had received
-      trash/                        removed refs and garbage until gc has unlinked it
+      trash/<name>@<stamp>          removed refs, until gc; and garbage until gc has unlinked it
+      quarantine/<hex>@<ns>         damaged bytes that a repair has replaced; never removed here
+      cache/check-position          where the last check stopped reading
       cache/sources/                what was captured from where; may be deleted at any time
       lock, gate.lock, refs.lock    flocked, never read
       .*.tmp                        a file on its way to its name, here and in refs/; left by a crash, removed by gc
@@ -26,39 +28,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from casstore import durable, layout, spec
+from casstore import durable, layout, marker, permissions, spec
 from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.content import Reader
 from casstore.digest import Digest
-from casstore.durable import Durability
+from casstore.durable import Durability, Lock
 from casstore.errors import (
     AlreadyExists,
     CorruptContent,
     NotFound,
     StorageError,
     StoreLocked,
-    UnsupportedVersion,
     storage_errors,
 )
-from casstore.jsondoc import dump, load_object
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name
 from casstore.oci import AnyManifest, Descriptor
 from casstore.operation import Operation, operation_paths
 from casstore.refs import BrokenRef, Refs
-from casstore.schema import validate
 from casstore.stamps import stamp
-from casstore.storeindex import IndexFile, StoreIndex, foreign
+from casstore.storeindex import IndexFile, StoreIndex, foreign, without
 from casstore.streams import fetch_all
+from casstore.trash import Trash
 
-_MARKER = "casstore.json"
-_FEATURES: Mapping[str, frozenset[str]] = {
-    "compatible": frozenset(),
-    "readOnlyCompatible": frozenset(),
-    "incompatible": frozenset(),
-}
-"""The feature flags that this version knows."""
-_OWN_TEMPORARIES = tuple(f".{name}." for name in ("oci-layout", _MARKER, "index.json"))
-_OWN_MARKER = dump({"version": spec.STORE_FORMAT, "features": {name: [] for name in _FEATURES}})
+_DERIVED = ("index.json", "catalog.sqlite")
+_OWN_TEMPORARIES = tuple(f".{name}." for name in ("oci-layout", marker.NAME, "index.json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +83,13 @@ class Reading:
 class StoreDirectory:
     """An open store directory; use `open`."""
 
-    def __init__(self, path: str, options: StoreOptions, *, read_only: bool) -> None:
-        self.path, self.options, self.read_only = path, options, read_only
+    def __init__(self, path: str, options: StoreOptions, *, read_only: str | None) -> None:
+        self.path, self.options, self.read_only = path, options, read_only is not None
+        self._read_only = read_only  # the reason
+        self._identity = self._look_at_root()
         self.durability = options.durability
         self.blobs = BlobDirectory(os.path.join(path, "blobs", "sha256"))
-        self.trash = os.path.join(path, "trash")
+        self.trash = Trash(os.path.join(path, "trash"), options.durability)
         self.tmp = os.path.join(path, "tmp")
         self.refs = Refs(os.path.join(path, "refs"), self.trash, options.durability)
         self.index = StoreIndex(path, options.durability)
@@ -102,8 +97,9 @@ class StoreDirectory:
         """Derives, with refs.lock held, what follows from the refs."""
 
     @classmethod
-    def open(cls, path: str, options: StoreOptions, *, create: bool) -> StoreDirectory:
-        """Open the store at `path`, and bring its markers up to date where it can be written.
+    def open(cls, path: str, options: StoreOptions, *, create: bool, share: bool = False) -> StoreDirectory:
+        """Open the store at `path`, and bring its markers up to date where it can be written. `share` lets everybody
+        read it.
 
         Raises:
             NotFound: there is none, and `create` is not set.
@@ -114,26 +110,41 @@ class StoreDirectory:
         parts = [os.path.join(path, part) for part in ("refs", "blobs", "blobs/sha256")]
         present = [is_plain_directory(part) for part in parts]
         if not all(present):
+            marker.require_readable(path)  # a later version may keep its parts elsewhere
             if not create:
                 raise NotFound(f"store {path!r}: there is no store; casstore create and casstore pull make one")
             _make(path, parts, options)
         for name in ("tmp", "trash"):
             is_plain_directory(os.path.join(path, name))
-        read_only = not os.access(path, os.W_OK) or not all(os.access(part, os.W_OK) for part in parts)
-        known = _check_marker(path)
-        directory = cls(path, options, read_only=read_only or known is _Compatibility.READ_ONLY)
+        reason = marker.require_readable(path)
+        if not all(os.access(part, os.W_OK) for part in (path, *parts)):
+            reason = "its permissions or its file system say so"
+        directory = cls(path, options, read_only=reason)
         is_layout = layout.check_marker(path)
-        if not directory.read_only and (known is None or not is_layout):
+        if not directory.read_only and (marker.is_missing(path) or not is_layout):
             directory._write_markers()
+        if share:
+            directory.require_writable()
+            with storage_errors(f"sharing store {path!r}"):
+                permissions.share(path)
         return directory
+
+    @classmethod
+    def looked_at(cls, path: str, options: StoreOptions) -> StoreDirectory:
+        """The store at `path`, to be read without a lock and without bringing anything up to date.
+
+        Raises:
+            UnsupportedVersion: made by a newer version.
+        """
+        path = os.path.abspath(path)
+        marker.require_readable(path)
+        return cls(path, options, read_only="it was opened to be looked at")
 
     def _write_markers(self) -> None:
         """Make the markers that are missing."""
         with self.changing_refs():
-            if _check_marker(self.path) is None:
-                durable.replace_file(
-                    os.path.join(self.path, _MARKER), _OWN_MARKER, mode=0o644, durability=self.durability
-                )
+            if marker.is_missing(self.path):
+                marker.write(self.path, self.durability)
             if not layout.check_marker(self.path):
                 layout.write_marker(self.path, self.durability)
 
@@ -141,14 +152,14 @@ class StoreDirectory:
         """Derive index.json again if that can be done: a full disk, or a process that changes the refs just now and
         then does the same, is no reason not to open the store.
         """
-        with contextlib.suppress(StorageError, StoreLocked), durable.lock(self._lock_path("refs.lock"), wait=0):
+        with contextlib.suppress(StorageError, StoreLocked), self._locked("refs.lock", wait=0):
             reading = self.read()
             return reading, self.derive_index(reading, known)
         return None
 
     def clear_temporaries(self) -> None:
         """Remove what processes that died had not yet given its name; nothing that is not the store's own."""
-        with durable.lock(self._lock_path("refs.lock"), wait=self.options.wait), storage_errors("collecting garbage"):
+        with self._locked("refs.lock"), storage_errors("collecting garbage"):
             for folder in (self.path, self.refs.path):
                 for name in filter(durable.is_temporary, os.listdir(folder)):
                     if folder == self.path and not name.startswith(_OWN_TEMPORARIES):
@@ -159,18 +170,46 @@ class StoreDirectory:
                         if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
                             os.unlink(path)
 
+    def _look_at_root(self) -> tuple[int, int]:
+        with storage_errors(f"store {self.path!r}"):
+            info = os.stat(self.path)
+        return info.st_dev, info.st_ino
+
+    def require_same(self) -> None:
+        """Raise StorageError when another directory, or none, has the store's path since it was opened. What was to be
+        done to the one must not be done to the other.
+        """
+        with contextlib.suppress(StorageError):
+            if self._look_at_root() == self._identity:
+                return
+        raise StorageError(
+            f"store {self.path!r}: expected the directory that was opened, got another one or none: it was moved or"
+            " replaced meanwhile; look where it is now, and try again"
+        )
+
+    def _locked(self, name: str, *, shared: bool = False, wait: float | None = None) -> Lock:
+        """A lock of this store, and not of one that has taken its path, before or while this process waited."""
+        self.require_same()
+        path = os.path.join(self.path, name)
+        held = durable.lock(path, shared=shared, wait=self.options.wait if wait is None else wait)
+        try:
+            self.require_same()
+        except BaseException:
+            held.release()
+            raise
+        return held
+
     def require_writable(self) -> None:
         """Raise StorageError on a read-only store."""
         if self.read_only:
-            raise StorageError(f"store {self.path!r}: it is read-only here; its permissions or its file system say so")
+            raise StorageError(f"store {self.path!r}: it is read-only here; {self._read_only}")
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
         """Nothing is collected meanwhile. Hold it shortly."""
         self.require_writable()
-        wait = self.options.wait
-        with durable.lock(self._lock_path("gate.lock"), shared=True, wait=wait):
-            held = durable.lock(self._lock_path("lock"), shared=True, wait=wait)
+        with self._locked("gate.lock", shared=True):
+            held = self._locked("lock", shared=True)
         with held:
             yield
 
@@ -178,30 +217,52 @@ class StoreDirectory:
     def exclusive(self) -> Iterator[None]:
         """Nobody looks anything up or commits meanwhile."""
         self.require_writable()
-        wait = self.options.wait
-        with durable.lock(self._lock_path("gate.lock"), wait=wait), durable.lock(self._lock_path("lock"), wait=wait):
+        with self._locked("gate.lock"), self._locked("lock"):
             yield
 
     @contextlib.contextmanager
     def changing_refs(self) -> Iterator[Refs]:
         """The refs, for this process alone to change; what is derived follows when the block ends, however it ends."""
         self.require_writable()
-        with durable.lock(self._lock_path("refs.lock"), wait=self.options.wait):
+        with self._locked("refs.lock"):
             try:
                 yield self.refs
+                self.require_same()  # before it is told as done
             finally:
                 # The change of the ref is done and durable by now. That index.json could not follow (a full disk) must
                 # not be told as its failure; the next opening derives it.
                 with contextlib.suppress(StorageError, StoreLocked):
+                    self.require_same()
                     self.follow()
 
-    def _lock_path(self, name: str) -> str:
-        return os.path.join(self.path, name)
+    def settle(self) -> bool:
+        """Let what is derived follow the refs, and let no power cut bring back what it said before; False where that
+        cannot be done, as on a full disk.
+        """
+        try:
+            with self._locked("refs.lock"), storage_errors("syncing what is derived"):
+                self.follow()
+                for name in _DERIVED:
+                    with contextlib.suppress(FileNotFoundError):
+                        durable.sync(os.path.join(self.path, name), self.durability)
+                self.durability.sync_directory(self.path)
+        except (StorageError, StoreLocked):
+            return False
+        return True
 
     def operation(self) -> Operation:
-        """Start an operation."""
+        """Start an operation.
+
+        Raises:
+            StorageError: the file system refused; or tmp/ is on another one than blobs/, so nothing could get its name.
+        """
         with self.shared():
-            return Operation(self.tmp, self.durability)
+            operation = Operation(self.tmp, self.durability)
+        here, there = os.stat(operation.path).st_dev, os.stat(self.blobs.path).st_dev
+        if here != there:
+            operation.close()
+            raise StorageError(f"{self.tmp!r}: expected a directory on the file system of the store, got a mount")
+        return operation
 
     @contextlib.contextmanager
     def relying_on(self, blobs: Mapping[Digest, int]) -> Iterator[None]:
@@ -233,6 +294,7 @@ class StoreDirectory:
 
     def read(self) -> Reading:
         """Read all refs, and look whether their blobs are there."""
+        self.require_same()
         refs, broken = self.refs.read_all()
         referrers = self.refs.read_referrers()
         sizes: dict[Digest, int] = {}
@@ -311,6 +373,13 @@ class StoreDirectory:
         known = self.index.read()
         return [] if known is None or not known.others else foreign(known.others, self.read().named)
 
+    def drop_foreign(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Take entries that another tool added out of index.json; gc then frees what only they needed."""
+        with self.changing_refs():
+            known = self.index.read()
+            if known is not None:
+                self.derive_index(self.read(), IndexFile(known.digest, without(known.others, entries)))
+
     def derive_index(self, reading: Reading, known: IndexFile | None = None) -> IndexFile:
         """Let index.json say what the refs say; see StoreIndex.derive. Call it with refs.lock held."""
         return self.index.derive(reading.named, reading.sizes, known)
@@ -327,36 +396,7 @@ def _make(path: str, parts: list[str], options: StoreOptions) -> None:
     with storage_errors(f"making store {path!r}"):
         durable.make_directories(os.path.dirname(path), options.durability)
         with contextlib.suppress(FileExistsError):
-            durable.make_directory(path, 0o700)  # disks hold secrets; who wants to share a store says so with chmod
+            durable.make_directory(path, permissions.PRIVATE)  # disks hold secrets
         options.durability.sync_directory(os.path.dirname(path))
         for part in parts:
-            durable.make_directories(part, options.durability)
-
-
-class _Compatibility:
-    """What a marker allows."""
-
-    READ_ONLY = "read-only"
-    FULL = "full"
-
-
-def _check_marker(path: str) -> str | None:
-    """What casstore.json allows this version to do; None when there is none."""
-    subject = os.path.join(path, _MARKER)
-    raw = layout.read_file(subject, limit=spec.MAX_MANIFEST)
-    if raw is None:
-        return None
-    if raw == _OWN_MARKER:  # nearly always; jsonschema takes longer to import than `casstore list` may take
-        return _Compatibility.FULL
-    document = load_object(raw, subject=subject, limit=spec.MAX_MANIFEST)
-    version = document.get("version")
-    if isinstance(version, int) and version > spec.STORE_FORMAT:
-        problem = f"expected store format {spec.STORE_FORMAT}, got {version}: use a newer casstore"
-        raise UnsupportedVersion(subject, problem, at="version")
-    validate(document, "store", subject=subject)
-    unknown = {name: sorted(set(document["features"][name]) - known) for name, known in _FEATURES.items()}
-    if unknown["incompatible"]:
-        flags = ", ".join(ascii(flag) for flag in unknown["incompatible"])
-        problem = f"this version does not know the store's features {flags}: use a newer casstore"
-        raise UnsupportedVersion(subject, problem, at="features.incompatible")
-    return _Compatibility.READ_ONLY if unknown["readOnlyCompatible"] else _Compatibility.FULL
+            durable.make_part(part, options.durability)

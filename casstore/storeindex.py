@@ -6,17 +6,18 @@ it, the next opening notices and derives it again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from casstore import durable, layout, spec
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import CasstoreError, DocumentError, StorageError
+from casstore.errors import CasstoreError, DocumentError, InvalidDigest, StorageError
 from casstore.jsondoc import dump, load_object
 from casstore.names import is_reserved
 from casstore.oci import Descriptor
@@ -74,6 +75,16 @@ class StoreIndex:
             StorageError: it cannot be read or written.
         """
         raw = self._read()
+        new, kept = self._derived(raw, refs, sizes, known)
+        if raw != new:
+            durability = self._durability if kept else Durability.NONE
+            durable.replace_file(self.path, new, mode=0o644, durability=durability)
+        return IndexFile(hashlib.sha256(new).hexdigest(), tuple(kept))
+
+    def _derived(
+        self, raw: bytes | None, refs: Mapping[str, Digest], sizes: Mapping[Digest, int], known: IndexFile | None
+    ) -> tuple[bytes, list[Entry]]:
+        """The bytes that it should have, and the entries in them that are not ours."""
         others: tuple[Entry, ...] = ()
         if raw is not None:
             if known is None or known.digest != hashlib.sha256(raw).hexdigest():
@@ -81,22 +92,72 @@ class StoreIndex:
             others = () if known is None else known.others
         kept = []
         for entry in foreign(others, refs):
+            if self._is_rotten(entry):
+                continue
             annotations = {key: text for key, text in _annotations(entry).items() if key not in {_REF, _DIGEST}}
             if _ref_name(entry) in refs:
                 del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
             changed = annotations != _annotations(entry)  # else they were copied from an entry of ours
             kept.append({**entry, "annotations": annotations} if changed else entry)
-        new = _encode([(name, digest, sizes[digest]) for name, digest in refs.items()], kept)
-        if raw != new:
-            durability = self._durability if kept else Durability.NONE
-            durable.replace_file(self.path, new, mode=0o644, durability=durability)
-        return IndexFile(hashlib.sha256(new).hexdigest(), tuple(kept))
+        return _encode([(name, digest, sizes[digest]) for name, digest in refs.items()], kept), kept
+
+    def _is_rotten(self, entry: Entry) -> bool:
+        """Whether it has our marks and leads to nothing: one of ours in which bits have changed."""
+        if not {_REF, _DIGEST} & _annotations(entry).keys():
+            return False
+        try:
+            hex_ = Digest.parse(entry["digest"]).hex
+        except InvalidDigest:
+            return True
+        return not os.path.lexists(os.path.join(self._root, "blobs", "sha256", hex_))
+
+    def is_right(self, refs: Mapping[str, Digest], sizes: Mapping[Digest, int]) -> bool:
+        """Whether it is, to the byte, what `derive` would make of it. The size of a manifest that `sizes` has not is
+        what it says itself; where it says none, it need not name the manifest.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        raw = self._read()
+        with contextlib.suppress(DocumentError):
+            entries = _load_entries(raw or b"")
+            claimed = {entry["digest"]: entry.get("size") for entry in entries if _is_ours(entry)}
+            known = {digest: sizes.get(digest, claimed.get(str(digest))) for digest in refs.values()}
+            whole = {digest: size for digest, size in known.items() if isinstance(size, int)}
+            named = {name: digest for name, digest in refs.items() if digest in whole}
+            return raw == self._derived(raw, named, whole, None)[0]
+        return False
+
+    def names(self) -> dict[str, Digest] | None:
+        """The names in the entries that are ours, and what they stand for; None when there is no index in it.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        raw = self._read()
+        with contextlib.suppress(DocumentError):
+            return None if raw is None else dict(_names(_load_entries(raw)))
+        return None
 
     def _read(self) -> bytes | None:
         raw = layout.read_file(self.path, limit=spec.MAX_INDEX)
         if raw is not None and len(raw) > spec.MAX_INDEX:
             raise StorageError(f"store {self._root!r}: expected an index.json of at most {spec.MAX_INDEX} bytes")
         return raw
+
+
+def _names(entries: list[Entry]) -> Iterator[tuple[str, Digest]]:
+    for entry in entries:
+        mark = _annotations(entry).get(_REF)
+        if isinstance(mark, str) and _is_ours(entry):
+            with contextlib.suppress(InvalidDigest):
+                yield mark, Digest.parse(entry["digest"])
+
+
+def without(others: tuple[Entry, ...], gone: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Of the entries that are not ours, those that are not among `gone`; one may have lost its name since."""
+    named = {(entry["digest"], name) for entry in gone for name in (_ref_name(entry), None)}
+    return tuple(entry for entry in others if (entry["digest"], _ref_name(entry)) not in named)
 
 
 def foreign(others: tuple[Entry, ...], refs: Mapping[str, Digest]) -> list[Entry]:

@@ -1,0 +1,134 @@
+"""Adopting what other OCI tools added to a store: `skopeo copy ... oci:STORE:name`, `umoci tag`.
+
+They know index.json and blobs/ only. What they add is kept, as a root of gc, but it is no snapshot of the store: nobody
+has verified it, and it has no ref. Adopting verifies each snapshot as a pull does, stored bytes and every chunk, and
+gives it a ref. What is no snapshot, is damaged, or has no free name is reported, and stays as it is; or, to let gc free
+what only it needs, is taken out of index.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from casstore import spec
+from casstore.artifact import Artifact
+from casstore.catalog import Catalog
+from casstore.digest import Digest
+from casstore.errors import AlreadyExists, CorruptContent, DocumentError, InvalidDigest, InvalidName, NotFound
+from casstore.jsondoc import load_object
+from casstore.names import SnapshotName, parse_name
+from casstore.oci import Descriptor
+from casstore.storedir import StoreDirectory
+from casstore.streams import fetch_all, read_through
+from casstore.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A snapshot that has a ref now."""
+
+    name: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class NotAdopted:
+    """An entry of index.json that was not adopted, and why."""
+
+    name: str | None
+    digest: str
+    """As the entry says, which may be no digest that is known here."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptReport:
+    """What became of the entries that other tools added; with `dry_run`, what would."""
+
+    dry_run: bool
+    adopted: tuple[Adopted, ...]
+    left: tuple[NotAdopted, ...]
+    dropped: bool
+    """Whether what was not adopted was taken out of index.json."""
+
+
+def adopt(store: StoreDirectory, catalog: Catalog, *, drop: bool = False, dry_run: bool = False) -> AdoptReport:
+    """Give a ref to every snapshot that another tool added to index.json, and with `drop` take the other entries out.
+
+    An entry's name is its `org.opencontainers.image.ref.name`; one without gets `adopted-<12 hex>`.
+
+    Raises:
+        StorageError: the store is read-only, or the file system refused.
+        StoreLocked: another process does not let go of the store.
+    """
+    store.require_writable()
+    adopted: list[Adopted] = []
+    left: list[NotAdopted] = []
+    done: list[dict[str, Any]] = []
+    for entry in store.foreign_entries():
+        try:
+            adopted.append(_adopt(store, catalog, entry, dry_run=dry_run))
+            done.append(entry)
+        except (AlreadyExists, CorruptContent, NotFound, InvalidName, InvalidDigest) as error:
+            left.append(NotAdopted(_name_in(entry), str(entry["digest"]), str(error)))
+            if drop:
+                done.append(entry)
+    if done and not dry_run:
+        store.drop_foreign(done)
+    return AdoptReport(dry_run=dry_run, adopted=tuple(adopted), left=tuple(left), dropped=drop)
+
+
+def _adopt(store: StoreDirectory, catalog: Catalog, entry: Mapping[str, Any], *, dry_run: bool) -> Adopted:
+    """Verify what an entry names, and give it a ref.
+
+    Raises:
+        AlreadyExists: the name stands for something else.
+        NotFound, CorruptContent: a part of it is missing or damaged, or it is no snapshot.
+        InvalidName, InvalidDigest: the entry's are not ours.
+    """
+    root = store.resolve(str(Digest.parse(entry["digest"])))
+    name = _name_for(store, root.digest, _name_in(entry))
+    store.refs.require_free(name, unless=root.digest)
+    _require_snapshot(store, root)
+    with Transaction(store, catalog) as change:
+        known = bool(catalog.entries([root.digest]))
+        for blob in () if known else (root, *Artifact.load(change, root).manifest.children):
+            if change.exists(blob):  # from now on gc keeps it
+                read_through(change, blob)
+        if dry_run:
+            change.verify(root)
+        else:
+            change.tag(root, name)
+    return Adopted(name, root.digest)
+
+
+def _name_for(store: StoreDirectory, digest: Digest, told: str | None) -> SnapshotName:
+    if told is not None:
+        return parse_name(told)
+    for name, each in store.read().refs.items():
+        if each == digest:
+            return name  # nothing but an entry without a name is to be tidied up
+    return parse_name(f"adopted-{digest.hex[:12]}")
+
+
+def _require_snapshot(store: StoreDirectory, root: Descriptor) -> None:
+    """Raise CorruptContent where a blob is a document of another tool, in words that say what it is."""
+    kind = "something else"
+    with suppress(DocumentError):
+        document = load_object(
+            fetch_all(store.blobs, root, limit=spec.MAX_MANIFEST), subject="manifest", limit=spec.MAX_MANIFEST
+        )
+        if document.get("artifactType") == spec.ARTIFACT_TYPE:
+            return
+        told = document.get("artifactType") or document.get("mediaType") or "a manifest without a type"
+        kind = ascii(told)[:100]
+    raise CorruptContent(f"{root.digest}: expected a snapshot ({spec.ARTIFACT_TYPE}), got {kind}")
+
+
+def _name_in(entry: Mapping[str, Any]) -> str | None:
+    annotations = entry.get("annotations")
+    name = annotations.get(spec.ANNOTATION_REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else None

@@ -1,0 +1,48 @@
+"""adopt: making snapshots of what other OCI tools have put into the store."""
+
+from __future__ import annotations
+
+import click
+
+from casstore.cli import render
+from casstore.cli.options import json_option, verb
+from casstore.cli.session import Session
+
+
+@verb(
+    "adopt",
+    examples="""
+    casstore adopt --dry-run
+    casstore adopt
+    casstore adopt --drop""",
+)
+@click.option("--drop", is_flag=True, help="Take what cannot be adopted out of index.json; gc then frees it.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@json_option
+@click.pass_obj
+def adopt(session: Session, drop: bool, dry_run: bool) -> None:
+    """Give names to the snapshots that other tools, as skopeo or umoci, have put into the store.
+
+    Each is verified as a pull would, and keeps the name that the other tool gave it, or gets one that starts with
+    adopted-. What is no snapshot, is damaged, or wants a name that is taken stays in index.json, and gc keeps it,
+    until --drop.
+    """
+    with session.open_store() as store:
+        report = store.adopt(drop=drop, dry_run=dry_run)
+    if session.as_json:
+        session.emit(
+            render.document(
+                dry_run=report.dry_run,
+                adopted=[{"name": each.name, "digest": str(each.digest)} for each in report.adopted],
+                left=[{"name": each.name, "digest": each.digest, "reason": each.reason} for each in report.left],
+                dropped=report.dropped,
+            )
+        )
+        return
+    for snapshot in report.adopted:
+        session.emit(snapshot.name)
+    would = "would be " if dry_run else ""
+    session.say(f"{would}adopted: {render.count(len(report.adopted), 'snapshot')}")
+    fate = f"{would}taken out of index.json" if report.dropped else f"{would}left in index.json, and kept"
+    for entry in report.left:
+        session.warn(f"{render.printable(entry.name or entry.digest)}: {fate}: {entry.reason}")
