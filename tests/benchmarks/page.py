@@ -43,6 +43,7 @@ _TITLES = {
     "speed": "Speed and size",
     "tidy": "A disk that was not written through a mount",
     "transfer": "Push and pull",
+    "durability": "Durability",
     "memory": "Memory",
     "startup": "Start-up",
     "chain": "A long chain of small steps",

@@ -2,13 +2,14 @@
 
     python -m tests.benchmarks.run [--only PART]... [--rounds N] [--peer-rounds N] [--data MIB] [--out DIR]
 
-    speed     a sandbox's disk in six generations, and its packages on another disk: time, bytes, the machine's limit
-    tidy      the same on small disks that debugfs wrote; they are not representative, so they stand apart
-    transfer  push and pull beside skopeo, with the same docker-registry
-    memory    the peak of create, push, pull and restore at two sizes of disk
-    startup   how long the command line takes when there is nothing to do
-    chain     1,000 small steps of one disk: what each adds, lists and fetches
-    scale     what looking costs in stores of many snapshots
+    speed       a sandbox's disk in six generations, and its packages on another disk: time, bytes, the machine's limit
+    tidy        the same on small disks that debugfs wrote; they are not representative, so they stand apart
+    transfer    push and pull beside skopeo, with the same docker-registry
+    durability  the same captures with every fsync and without any
+    memory      the peak of create, push, pull and restore at two sizes of disk
+    startup     how long the command line takes when there is nothing to do
+    chain       1,000 small steps of one disk: what each adds, lists and fetches
+    scale       what looking costs in stores of many snapshots
 
 Without --out it only prints; `make bench` writes docs/benchmarks/.
 """
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import chain, memory, page, scale, series, speed, startup, transfer
+from tests.benchmarks import chain, durability, memory, page, scale, series, speed, startup, transfer
 from tests.benchmarks.measure import CommandFailed
 from tests.benchmarks.report import Table, say
 from tests.support import needs
@@ -34,12 +35,14 @@ Outcome = tuple[Mapping[str, Any], Iterable[Table]]
 
 
 def _speed(args: argparse.Namespace, work: Path) -> Outcome:
-    if args.disks is not None:
-        images = {name: args.disks / f"{name}.ext4" for name in (*series.GENERATIONS, series.REORDERED)}
-    else:
-        images = series.make_series(work, size=args.size * MIB, data=args.data * MIB)
-    measured = speed.speed(images, work, rounds=args.rounds, slow_rounds=args.peer_rounds)
+    measured = speed.speed(_images(args, work), work, rounds=args.rounds, slow_rounds=args.peer_rounds)
     return measured, speed.tables(measured)
+
+
+def _images(args: argparse.Namespace, work: Path) -> Mapping[str, Path]:
+    if args.disks is not None:
+        return {name: args.disks / f"{name}.ext4" for name in (*series.GENERATIONS, series.REORDERED)}
+    return series.make_series(work, size=args.size * MIB, data=args.data * MIB)
 
 
 def _tidy(args: argparse.Namespace, work: Path) -> Outcome:
@@ -53,6 +56,11 @@ def _tidy(args: argparse.Namespace, work: Path) -> Outcome:
 def _transfer(args: argparse.Namespace, work: Path) -> Outcome:
     measured = transfer.transfer(work, data=args.transfer_data * MIB, rounds=args.rounds)
     return measured, transfer.tables(measured)
+
+
+def _durability(args: argparse.Namespace, work: Path) -> Outcome:
+    measured = durability.durability(_images(args, work), work, rounds=args.rounds)
+    return measured, durability.tables(measured)
 
 
 def _memory(args: argparse.Namespace, work: Path) -> Outcome:
@@ -79,6 +87,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], Outcome]] = {
     "speed": _speed,
     "tidy": _tidy,
     "transfer": _transfer,
+    "durability": _durability,
     "memory": _memory,
     "startup": _startup,
     "chain": _chain,
@@ -88,6 +97,7 @@ _NEEDS = {
     "speed": ("mke2fs", "loop"),
     "tidy": ("mke2fs", "debugfs"),
     "transfer": ("mke2fs", "loop", "docker-registry", "skopeo"),
+    "durability": ("mke2fs", "loop"),
     "chain": ("mke2fs", "loop"),
 }
 

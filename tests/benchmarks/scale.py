@@ -9,6 +9,7 @@ disk does. The blobs are made by hand and put in their places directly: capturin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import struct
@@ -46,6 +47,9 @@ _COLUMNS = {
     "tag": "tag",
     "catch_up": "catch up, 1 ref",
     "reindex": "reindex",
+    "gc_dry": "gc --dry-run",
+    "gc": "gc, a fifth is garbage",
+    "gc_locked": "of it, with the store locked",
 }
 
 
@@ -83,15 +87,15 @@ class Lineage:
             size = len(self._packs) * _BLOCK
             runs = [(0, _BLOCK, n, 0, 1) for n in range(len(self._packs))]
             disk = Disk(size, [(0, size)], runs)
-            mapped = self._add(map_blob(map_body([entry for _, entry in self._packs], [disk])), spec.MEDIA_MAP)
+            mapped = self.add(map_blob(map_body([entry for _, entry in self._packs], [disk])), spec.MEDIA_MAP)
             manifest = self._manifest(size)
             self._parent = str(manifest.id)
             artifact = ArtifactManifest.build(
-                config=self._add(manifest.to_bytes(), spec.MEDIA_CONFIG),
+                config=self.add(manifest.to_bytes(), spec.MEDIA_CONFIG),
                 layers=[mapped, *(pack for pack, _ in self._packs)],
                 annotations={},
             )
-            root = self._add(artifact.raw, spec.MEDIA_MANIFEST)
+            root = self.add(artifact.raw, spec.MEDIA_MANIFEST)
             os.symlink(f"../blobs/sha256/{root.digest.hex}", self.root / "refs" / f"step-{self.count}")
             self.count += 1
 
@@ -118,9 +122,10 @@ class Lineage:
         plain = [chunk(number, self._length(number)) for number in numbers]
         ids = [(blake3(data).digest(), len(data)) for data in plain]
         data = pack_bytes([Frame(RAW, b"".join(plain), ids)])
-        self._packs = [*self._packs[1 - LISTED :], (self._add(data, spec.MEDIA_PACK), pack_entry(data))]
+        self._packs = [*self._packs[1 - LISTED :], (self.add(data, spec.MEDIA_PACK), pack_entry(data))]
 
-    def _add(self, data: bytes, media_type: str) -> Descriptor:
+    def add(self, data: bytes, media_type: str) -> Descriptor:
+        """Put a blob in its place."""
         digest = Digest(hashlib.sha256(data).hexdigest())
         (self.root / "blobs/sha256" / digest.hex).write_bytes(data)
         return Descriptor(media_type=media_type, digest=digest, size=len(data))
@@ -170,7 +175,29 @@ def _measure(line: Lineage) -> dict[str, float]:
         assert len(store._catalog.lookup([*known, *unknown])) == len(set(known))
         found["reindex"] = _time(store.reindex)
         assert store._catalog.best_match(newest_chunks) == store.get(newest).digest
+        found |= _measure_gc(line, store)
     return found
+
+
+def _measure_gc(line: Lineage, store: Store) -> dict[str, float]:
+    """A gc that removes a blob for each snapshot, of which four stay; and how long nobody else can work meanwhile."""
+    for number in range(line.count):
+        line.add(b"garbage %d" % number, spec.MEDIA_FILE)
+    directory, locked = store._directory, list[float]()
+    exclusive = directory.exclusive
+
+    @contextlib.contextmanager
+    def timed() -> Iterator[None]:
+        with exclusive():
+            start = time.perf_counter()
+            yield
+            locked.append(time.perf_counter() - start)
+
+    directory.exclusive = timed  # type: ignore[method-assign]
+    dry = _time(lambda: store.gc(dry_run=True))
+    real = _time(store.gc)
+    assert len(os.listdir(directory.blobs.path)) == 4 * line.count
+    return {"gc_dry": dry, "gc": real, "gc_locked": locked[-1]}
 
 
 def _time(work: Callable[[], object]) -> float:

@@ -82,7 +82,7 @@ def one_round(tool: Tool, folder: Path, images: Mapping[str, Path]) -> Round:
     parent: str | None = None
     before = stored(tool.repository)
     for name, image in images.items():
-        _warm(image)
+        warm(image)
         disk = folder / ("other.ext4" if name == REORDERED else "disk.ext4")
         disk.unlink(missing_ok=True)
         os.link(image, disk)
@@ -101,7 +101,8 @@ def one_round(tool: Tool, folder: Path, images: Mapping[str, Path]) -> Round:
     return measured
 
 
-def _warm(disk: Path) -> None:
+def warm(disk: Path) -> None:
+    """Bring what is allocated of a disk into the page cache."""
     with disk.open("rb") as file:
         for start, length in disks.extents(disk):
             for offset in range(start, start + length, disks.MIB):

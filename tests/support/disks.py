@@ -34,6 +34,8 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "disk"
 DATABASE = "var/lib/app.db"
 
 _EPOCH = 1735689600  # 2025-01-01, the time of everything in a generated image
+EXT4_FEATURES = ("-O", "has_journal,extent,huge_file,flex_bg,uninit_bg,64bit,dir_nlink,extra_isize,metadata_csum")
+"""Options of mkfs.ext4 for what it does by itself; here no configuration file tells it to."""
 _TOOLS_ENV = {"PATH": PROGRAM_PATH, "E2FSPROGS_FAKE_TIME": str(_EPOCH), "LC_ALL": "C", "MKE2FS_CONFIG": os.devnull}
 
 
@@ -183,8 +185,7 @@ def make_ext4(path: Path, size: int, tree: Path, *, seed: int = 0) -> None:
         image.truncate(size)
     extended = f"hash_seed={hash_seed},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
     mke2fs = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", "256", "-i", "16384"]
-    features = ["-O", "has_journal,extent,huge_file,flex_bg,uninit_bg,64bit,dir_nlink,extra_isize,metadata_csum"]
-    _run([*mke2fs, *features, "-U", str(identity), "-E", extended, str(path)])
+    _run([*mke2fs, *EXT4_FEATURES, "-U", str(identity), "-E", extended, str(path)])
     script = []
     for entry in sorted(tree.rglob("*")):
         name = entry.relative_to(tree)
@@ -235,24 +236,31 @@ FileSystem = Literal["ext4", "xfs", "btrfs"]
 
 
 @contextlib.contextmanager
-def file_system(folder: Path, kind: FileSystem, *options: str) -> Iterator[Path]:
+def file_system(folder: Path, kind: FileSystem, *options: str, size: int = 400 * MIB) -> Iterator[Path]:
     """Make an empty file system in the folder `folder`, with more options of mkfs, and mount it for the duration of a
     block. Needs the power of its name ("loop" for ext4).
     """
-    image = folder / f"{kind}.image"
-    with image.open("wb") as out:
-        out.truncate(400 * MIB)  # the least that mkfs.xfs makes is 300 MiB
-    _run([f"mkfs.{kind}", "-q", *(["-F"] if kind == "ext4" else []), *options, str(image)])
+    image = make_file_system(folder / f"{kind}.image", kind, *options, size=size)
     with loop_mounted(image) as root:
         yield root
 
 
+def make_file_system(image: Path, kind: FileSystem, *options: str, size: int = 400 * MIB) -> Path:
+    """Make an empty file system in the new file `image`, with more options of mkfs; returns the file."""
+    with image.open("wb") as out:
+        out.truncate(size)  # the least that mkfs.xfs makes is 300 MiB
+    _run([f"mkfs.{kind}", "-q", *(["-F"] if kind == "ext4" else []), *options, str(image)])
+    return image
+
+
 @contextlib.contextmanager
-def tmpfs(folder: Path, *options: str) -> Iterator[Path]:
-    """Mount a tmpfs in the folder `folder` for the duration of a block. Needs root, and that mounts work ("loop")."""
-    root = folder / "tmpfs"
+def tmpfs(folder: Path, *options: str, kind: Literal["tmpfs", "ramfs"] = "tmpfs") -> Iterator[Path]:
+    """Mount a tmpfs, or a ramfs, which knows of no holes and no limits, in the folder `folder` for the duration of a
+    block. Needs root, and that mounts work ("loop").
+    """
+    root = folder / kind
     root.mkdir()
-    _run(["mount", "-t", "tmpfs", *(["-o", ",".join(options)] if options else []), "none", str(root)])
+    _run(["mount", "-t", kind, *(["-o", ",".join(options)] if options else []), "none", str(root)])
     try:
         yield root
     finally:

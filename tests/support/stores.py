@@ -104,11 +104,12 @@ def blobs(root: Path) -> set[str]:
     return set(os.listdir(root / "blobs/sha256"))
 
 
-def reachable(root: Path) -> set[str]:
-    """The hex digests that the refs reach, found without casstore's code."""
+def reachable(root: Path, *, trash: bool = False) -> set[str]:
+    """The hex digests that the refs reach, or also the removed ones; found without casstore's code."""
     found: set[str] = set()
-    for digest in link_refs(root).values():
-        hex_ = digest.removeprefix("sha256:")
+    links = [os.readlink(path) for path in root.glob("trash/*@*") if trash and path.is_symlink()]
+    for link in [*link_refs(root).values(), *links]:
+        hex_ = link.replace("../blobs/sha256/", "sha256:").removeprefix("sha256:")
         path = root / "blobs/sha256" / hex_
         if len(hex_) == 64 and path.is_file():
             document = json.loads(path.read_bytes())
