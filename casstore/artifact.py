@@ -72,10 +72,23 @@ class Artifact:
             NotFound, SizeMismatch, DigestMismatch: a blob is missing or damaged.
             DocumentError: a document breaks its rules, or two of them contradict each other.
         """
-        manifest, config = load_documents(blobs, descriptor)
-        subject = f"snapshot {descriptor.digest}: map"
+        manifest = _manifest(blobs, descriptor)
+        artifact = cls.of_documents(blobs, manifest)
+        if check:
+            artifact.check_runs()
+        return artifact
+
+    @classmethod
+    def of_documents(cls, blobs: RangeReader, manifest: ArtifactManifest) -> Self:
+        """From a manifest that was read; reads config and map, and no directory.
+
+        Raises:
+            As `load`.
+        """
+        config = _config(blobs, manifest)
+        subject = f"snapshot {manifest.descriptor.digest}: map"
         disk_map = SnapshotMap.parse(_document(blobs, manifest.map, spec.MAX_MAP), subject=subject)
-        return cls.assemble(blobs, manifest, config, disk_map, check=check)
+        return cls.assemble(blobs, manifest, config, disk_map, check=False)
 
     @classmethod
     def assemble(
@@ -99,7 +112,7 @@ class Artifact:
         artifact = cls(blobs, manifest, config, disk_map, Directories(blobs, packs, disk_map.packs))
         artifact._check_disks(subject)
         if check:
-            artifact._check_runs(subject)
+            artifact.check_runs()
         return artifact
 
     def _check_disks(self, subject: str) -> None:
@@ -109,8 +122,13 @@ class Artifact:
             problem = f"expected one disk {ascii(upper.file[:80])} of {upper.size_bytes} bytes, the map has {got[:200]}"
             raise DocumentError(subject, problem, at="upper")
 
-    def _check_runs(self, subject: str) -> None:
-        """Compare each disk's runs with the directories of their packs, pack by pack."""
+    def check_runs(self) -> None:
+        """Compare each disk's runs with the directories of their packs, pack by pack.
+
+        Raises:
+            DocumentError: they contradict each other.
+        """
+        subject = f"snapshot {self.digest}"
         grouped = [_Grouped(disk.runs, len(self.directories)) for disk in self.map.disks]
         for n, table in enumerate(self.directories.tables()):
             sums: npt.NDArray[np.uint64] | None = None
@@ -229,12 +247,20 @@ def load_documents(blobs: RangeReader, descriptor: Descriptor) -> tuple[Artifact
         UnsupportedVersion: no snapshot of casstore, or of a dialect that this version does not know.
         DocumentError: a document breaks its rules.
     """
+    manifest = _manifest(blobs, descriptor)
+    return manifest, _config(blobs, manifest)
+
+
+def _manifest(blobs: RangeReader, descriptor: Descriptor) -> ArtifactManifest:
     subject = f"snapshot {descriptor.digest}"
-    manifest = ArtifactManifest.parse(_document(blobs, descriptor, spec.MAX_MANIFEST), subject=subject)
+    return ArtifactManifest.parse(_document(blobs, descriptor, spec.MAX_MANIFEST), subject=subject)
+
+
+def _config(blobs: RangeReader, manifest: ArtifactManifest) -> Manifest:
+    subject = f"snapshot {manifest.descriptor.digest}"
     if manifest.config.media_type != spec.MEDIA_CONFIG:
         raise UnsupportedVersion(subject, f"config of type {manifest.config.media_type}", at="config.mediaType")
-    config = Manifest.parse(_document(blobs, manifest.config, spec.MAX_MANIFEST), subject=f"{subject}: config")
-    return manifest, config
+    return Manifest.parse(_document(blobs, manifest.config, spec.MAX_MANIFEST), subject=f"{subject}: config")
 
 
 def _document(blobs: RangeReader, descriptor: Descriptor, limit: int) -> bytes:

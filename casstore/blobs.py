@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import FileIO
 
 from casstore.content import Reader
@@ -81,7 +81,8 @@ class BlobDirectory:
     def fetch(self, descriptor: Descriptor) -> Reader:
         """Open a blob; see Fetcher."""
         fd = self.open(descriptor.digest, size=descriptor.size)
-        return VerifiedReader(FileIO(fd, "rb"), descriptor, subject=f"blob {descriptor.digest}")
+        subject = f"blob {descriptor.digest}"
+        return VerifiedReader(_BlobFile(fd, subject), descriptor, subject=subject)
 
     def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
         """A part of a blob; see RangeReader."""
@@ -95,6 +96,30 @@ class BlobDirectory:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     yield entry.name, entry.stat(follow_symlinks=False)
+
+    def names(self) -> Sequence[str]:
+        """The file names of everything in the directory, blob or not; none where there is no directory."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.listdir(self.path)
+        return []
+
+    def taken_by(self, digest: Digest) -> int:
+        """The length of what has a blob's name, whatever it is; 0 where that is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.lstat(self.path_of(digest)).st_size
+        return 0
+
+
+class _BlobFile(FileIO):
+    """A blob's open file, which says of what blob a byte cannot be read."""
+
+    def __init__(self, fd: int, subject: str) -> None:
+        super().__init__(fd, "rb")
+        self._subject = subject
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with storage_errors(self._subject):
+            return super().read(size)
 
 
 def is_plain_directory(path: str) -> bool:

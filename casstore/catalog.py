@@ -22,7 +22,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from casstore import queries, spec, tables
+from casstore import durable, queries, spec, tables
 from casstore.digest import ChunkId, Digest
 from casstore.errors import CasstoreError, StoreLocked
 from casstore.names import SnapshotName
@@ -56,6 +56,8 @@ class Catalog:
     def _connect(self) -> sqlite3.Connection:
         if self._path is not None and os.path.islink(self._path):
             os.unlink(self._path)  # not made here: what it leads to is not ours to write
+        if self._path is not None:
+            durable.make_empty(self._path, mode=0o644)  # SQLite would let the umask decide; its journal's mode follows
         path = self._path or ":memory:"
         db = sqlite3.connect(path, timeout=self._wait, isolation_level=None, check_same_thread=False)
         try:
@@ -110,6 +112,11 @@ class Catalog:
     def _all(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         return self._healed(lambda: self._db.execute(query, values).fetchall())
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it has no file: none was wanted, or the file could not be used."""
+        return self._path is None
 
     def close(self) -> None:
         """Close the database."""
@@ -301,8 +308,12 @@ class Catalog:
         rows = self._all("SELECT digest FROM blobs UNION SELECT digest FROM artifacts")
         return {Digest(row[0]) for row in rows}
 
+    def difference(self, other: sqlite3.Connection) -> str | None:
+        """In which table another catalog does not say the same; see `tables.difference`."""
+        return tables.difference(other, self._db)
+
     def dump(self) -> dict[str, Any]:
-        """The whole content without its internal keys: equal for equal walks. For tests and `check`."""
+        """The whole content without its internal keys: equal for equal walks. For tests of small stores."""
 
         def read() -> dict[str, Any]:
             with self._transaction("DEFERRED") as db:

@@ -73,6 +73,7 @@ class Pusher(Protocol):
         ...
 
 
+@runtime_checkable
 class Resolver(Protocol):
     """Where names are known."""
 

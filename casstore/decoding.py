@@ -198,10 +198,10 @@ class Job:
     def __init__(
         self, frames: Frames, own: Located, full: Located, offset: npt.NDArray[np.int64], apart: npt.NDArray[np.bool_]
     ) -> None:
-        self._frames, self._own, self._full, self._offset, self._apart = frames, own, full, offset, apart
+        self.frames, self.own, self.full, self.offset, self.apart = frames, own, full, offset, apart
 
     def __len__(self) -> int:
-        return len(self._own)
+        return len(self.own)
 
     def run(self) -> Iterator[Piece]:
         """Decode; what lies side by side both in a frame and on the disk comes as one piece.
@@ -210,16 +210,16 @@ class Job:
             CorruptContent: a frame does not decode or holds other bytes than its directory says.
             NotFound, StorageError: a pack cannot be read.
         """
-        frames, own, full = self._frames, self._own, self._full
+        frames, own, full = self.frames, self.own, self.full
         is_delta, new_frame = own.kind == FrameKind.DELTA, ~_repeats(full.pack, full.frame)
-        alone = is_delta | self._apart
+        alone = is_delta | self.apart
         joined = ~new_frame & ~alone
         joined[1:] &= ~alone[:-1] & (np.diff(own.start) == own.length[:-1])
-        joined[1:] &= np.diff(self._offset) == own.length[:-1]
+        joined[1:] &= np.diff(self.offset) == own.length[:-1]
         again = (_repeats(own.pack, own.chunk) & ~new_frame).tolist()
         ids, start, end = own.ids.tobytes(), own.start.tolist(), (own.start + own.length).tolist()
         stored = frames.read_many(full.take(new_frame))
-        deltas, at = frames.read_deltas(own), self._offset.tolist()
+        deltas, at = frames.read_deltas(own), self.offset.tolist()
         plain = data = memoryview(b"")
         for a, b in pairwise([*np.flatnonzero(~joined).tolist(), len(own)]):
             if new_frame[a]:
@@ -233,7 +233,7 @@ class Job:
                 base = plain[full.start[a] : full.start[a] + full.length[a]]
                 data = memoryview(frames.decode(own, a, deltas.pop(a), base))
                 frames.check(data, ids[32 * a : 32 * a + 32], own, a)
-            yield Piece(at[a], data, bool(self._apart[a]))
+            yield Piece(at[a], data, bool(self.apart[a]))
 
 
 def jobs(

@@ -20,7 +20,7 @@ from casstore.names import SnapshotName
 from casstore.refs import BrokenRef
 from casstore.stamps import stamp
 from casstore.storedir import Reading, StoreDirectory
-from casstore.storeindex import IndexFile
+from casstore.storeindex import IndexFile, StoreIndex
 from casstore.tables import REFS, fingerprint
 
 if TYPE_CHECKING:
@@ -162,3 +162,17 @@ def _without_others(seen: Mapping[str, str]) -> IndexFile | None:
     """
     digest, _, rest = seen.get(_INDEX, "").partition(" ")
     return IndexFile(digest, ()) if rest.endswith(" 0") else None
+
+
+def misremembers(seen: Mapping[str, str], index: StoreIndex) -> bool:
+    """Whether a catalog remembers of the index.json that is there what that does not say.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    digest, _, rest = seen.get(_INDEX, "").partition(" ")
+    known = index.read() if digest == index.digest() else None
+    if known is None:
+        return False
+    names = {name: named.hex for name, named in (index.names() or {}).items()}
+    return rest != f"{fingerprint(names)} {len(known.others)}"

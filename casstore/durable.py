@@ -66,6 +66,24 @@ def make_directory(path: str, mode: int = DIRECTORY_MODE) -> None:
         os.chmod(path, mode | stat.S_IRWXU)
 
 
+def make_part(path: str, durability: Durability = Durability.NONE, *, mode: int = DIRECTORY_MODE) -> None:
+    """Make a directory of a store, if it is missing, with this mode whatever the umask is. Its parent must be there:
+    of a store that was moved away nothing is made again.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
+        set_mode(path, mode)
+        durability.sync_directory(os.path.dirname(path) or ".")
+
+
+def set_mode(path: str, mode: int) -> None:
+    """Set a directory's permissions, where they are others; that it hands its group on (set-group-ID) stays."""
+    now = stat.S_IMODE(os.stat(path, follow_symlinks=False).st_mode)
+    mode |= now & stat.S_ISGID
+    if now != mode:
+        os.chmod(path, mode)
+
+
 def make_directories(path: str, durability: Durability = Durability.FULL) -> None:
     """Make `path` and its missing parents, each as `make_directory` does, and their names durable."""
     path = os.path.abspath(path)
@@ -86,7 +104,7 @@ def replace_file(path: str, data: bytes, *, mode: int, durability: Durability = 
         StorageError: the file system refused; the old file is untouched.
     """
     temporary = temporary_beside(path)
-    with storage_errors(f"writing {path!r}"):
+    with storage_errors(f"writing {path!r}", on=path):
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -101,6 +119,23 @@ def replace_file(path: str, data: bytes, *, mode: int, durability: Durability = 
                 os.unlink(temporary)
             raise
         durability.sync_directory(os.path.dirname(path) or ".")
+
+
+def sync(path: str, durability: Durability) -> None:
+    """Make a file that others have written durable, as it is now."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        durability.sync_file(fd)
+    finally:
+        os.close(fd)
+
+
+def make_empty(path: str, *, mode: int) -> None:
+    """Make an empty file with this mode whatever the umask is, unless there is something of the name."""
+    with contextlib.suppress(FileExistsError):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.fchmod(fd, mode)
+        os.close(fd)
 
 
 def temporary_beside(path: str) -> str:
@@ -162,6 +197,20 @@ def move(source: str, destination: str) -> None:
     os.rename(source, destination)
 
 
+def keep_aside(path: str, place: str, durability: Durability) -> None:
+    """Let `place` be a second name of whatever is at `path`, durably; or its only one, where it cannot have two: a
+    directory, somebody else's file, a file system without links.
+    """
+    try:
+        os.link(path, place, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
+        os.rename(path, place)
+        durability.sync_directory(os.path.dirname(path) or ".")
+    durability.sync_directory(os.path.dirname(place) or ".")
+
+
 class Lock:
     """A held flock(2) on a file. Released by `release`, by leaving the `with`, or by the end of the process."""
 
@@ -193,21 +242,32 @@ def try_lock(path: str, *, shared: bool = False, create: bool = True) -> Lock | 
         StoreLocked: the file system cannot lock.
         FileNotFoundError: no such file, and `create` is not set.
     """
-    fd = _open_to_lock(path, create=create)
+    while True:
+        fd = _open_to_lock(path, create=create)
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            if _has_name(fd, path):
+                return Lock(fd)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except OSError as error:
+            os.close(fd)
+            if error.errno in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
+                raise StoreLocked(
+                    f"{path!r}: this file system cannot lock files ({error.strerror}); without locks a store is not"
+                    " safe: move it to a local file system"
+                ) from error
+            raise
+        os.close(fd)
+
+
+def _has_name(fd: int, path: str) -> bool:
+    """Whether the open file is still the one at `path`: a lock on a file that somebody has removed keeps nobody out."""
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError as error:
-        os.close(fd)
-        if error.errno in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
-            raise StoreLocked(
-                f"{path!r}: this file system cannot lock files ({error.strerror}); without locks a store is not safe:"
-                " move it to a local file system"
-            ) from error
-        raise
-    return Lock(fd)
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _open_to_lock(path: str, *, create: bool) -> int:
@@ -264,7 +324,7 @@ def new_file(path: str, *, replace: bool, durability: Durability) -> Iterator[in
     try:
         try:
             yield fd
-            with storage_errors(f"writing {path!r}"):
+            with storage_errors(f"writing {path!r}", on=fd):
                 durability.sync_file(fd)
         finally:
             os.close(fd)

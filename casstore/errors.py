@@ -32,8 +32,10 @@ line exits with; the table in docs/reference/exit-codes.md is checked against th
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 
@@ -175,11 +177,27 @@ class StorageError(CasstoreError):
 
 
 @contextmanager
-def storage_errors(subject: str) -> Iterator[None]:
-    """Turn an OSError inside the block into a StorageError that names `subject`."""
+def storage_errors(subject: str, *, on: str | int | None = None) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError that names `subject`. Of a full file system it is told what
+    is left there; `on` is a file or descriptor on it, for errors that name none.
+    """
     try:
         yield
     except OSError as error:
-        temporary = str(error.filename).endswith(".tmp")  # nobody has seen that name
-        where = f" ({error.filename})" if error.filename and not temporary else ""
-        raise StorageError(f"{subject}: {error.strerror or error}{where}") from error
+        name = error.filename2 or error.filename  # of a rename, link or symlink what was to be made
+        temporary = str(name).endswith(".tmp")  # nobody has seen that name
+        where = f" ({name})" if name and not temporary else ""
+        left = _left(name if on is None else on) if error.errno == errno.ENOSPC else ""
+        raise StorageError(f"{subject}: {error.strerror or error}{where}{left}") from error
+
+
+def _left(place: str | bytes | int | None) -> str:
+    """What a full file system has left around `place`, and what to do."""
+    advice = "; make room there: in a store, casstore rm and then casstore gc do"
+    with suppress(OSError):
+        if not isinstance(place, int):
+            place = os.path.dirname(os.path.abspath(os.fsdecode(place or ".")))
+        free = os.statvfs(place)
+        inodes = f" and {free.f_favail} inodes" if free.f_files else ""  # btrfs does not count them
+        return f": {free.f_bavail * free.f_frsize} bytes{inodes} are left{advice}"
+    return advice

@@ -10,6 +10,7 @@ against `spec.READ_FRAME_PLAIN`, and takes exactly one whole zstd frame of exact
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from enum import IntEnum
@@ -29,6 +30,7 @@ Buffer = bytes | bytearray | memoryview
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAX_WINDOW = 16 * MIB
 _DELTA_LEVEL = 6  # at least: lower ones do not find all of the base again, and deltas are few
+_STEP = 4096  # bytes that are decoded in one go where the next ones may be damaged
 _PAYS = 0.97  # below 3 % saved, decoding costs more than it saves
 
 
@@ -96,6 +98,16 @@ def decode(
         return decompressor.decompress(stored, max_output_size=length, allow_extra_data=False)
     except (zstandard.ZstdError, MemoryError) as error:
         raise CorruptContent(f"{subject}: expected one zstd frame of {length} plain bytes: {error}") from None
+
+
+def decode_start(stored: Buffer, length: int) -> bytes:
+    """What of a damaged ZSTD frame's `length` plain bytes comes before the damage, or looks as if it did."""
+    plain = bytearray()
+    with contextlib.suppress(zstandard.ZstdError, MemoryError):
+        reader = _local.decompressor.stream_reader(stored)
+        while len(plain) < length and (part := reader.read(min(_STEP, length - len(plain)))):
+            plain += part
+    return bytes(plain)
 
 
 def _check_header(stored: Buffer, length: int, subject: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 
-from casstore import spec
+from casstore import marker, spec
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, CorruptContent, StorageError
 from casstore.layout import LayoutTarget, check_marker
@@ -52,7 +52,7 @@ def _snapshots_in(place: str, tell: Report) -> Iterator[Snapshot]:
     named: dict[str, Descriptor] = {}
     try:
         if is_store(place):
-            directory = StoreDirectory(place, StoreOptions(), read_only=True)
+            directory = StoreDirectory.looked_at(place, StoreOptions())
             blobs, paths = directory.blobs, directory.refs.path
             refs, broken = directory.read_refs()
             for problem in broken:
@@ -61,6 +61,7 @@ def _snapshots_in(place: str, tell: Report) -> Iterator[Snapshot]:
                 size = blobs.size(digest) or 0
                 named[name] = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
         elif check_marker(place):
+            marker.require_readable(place)
             layout = LayoutTarget(place)
             blobs, paths, named = layout.blobs, None, layout.tags()
         else:

@@ -227,6 +227,11 @@ class Manifest:
         # With ensure_ascii=False, json escapes exactly what serde_json does, and U+007F like it does not.
         return json.dumps(self.to_dict(), separators=(",", ":"), ensure_ascii=False).encode()
 
+    def has_labels(self, wanted: Mapping[str, str | None]) -> bool:
+        """Whether it has all of these labels; None stands for any value."""
+        has = self.labels
+        return all(key in has and (value is None or has[key] == value) for key, value in wanted.items())
+
     @property
     def id(self) -> Digest:
         """The snapshot's id: the sha256 of the canonical bytes."""

@@ -59,13 +59,13 @@ class StagedBlob:
         if self._vouched is None:
             self._hash.update(data)
         self._size += len(data)
-        with storage_errors("staging a blob"):
+        with storage_errors("staging a blob", on=self._fd):
             durable.write_all(self._fd, data)
 
     def finish(self, media_type: str) -> Descriptor:
         """Sync the blob and stage it under its digest."""
         digest = self._vouched or Digest(self._hash.hexdigest())
-        with storage_errors(f"staging blob {digest}"):
+        with storage_errors(f"staging blob {digest}", on=self._path):
             os.fchmod(self._fd, 0o444)
             self._operation.durability.sync_file(self._fd)
             self.close()
@@ -86,9 +86,9 @@ class Operation:
     def __init__(self, parent: str, durability: Durability) -> None:
         self.durability = durability
         with storage_errors("starting an operation"):
-            durable.make_directories(parent, Durability.NONE)
+            durable.make_part(parent)
             self.path = os.path.join(parent, _PREFIX + secrets.token_hex(8))
-            durable.make_directory(self.path)
+            durable.make_part(self.path)
             try:
                 lease = durable.try_lock(os.path.join(self.path, _LEASE))
             except BaseException:
@@ -108,7 +108,7 @@ class Operation:
         with self._mutex:
             fresh = [digest for digest in dict.fromkeys(digests) if digest not in self._leased]
             if fresh:
-                with storage_errors("writing a lease"):
+                with storage_errors("writing a lease", on=self.path):
                     durable.write_all(self._lease.fd, "".join(f"{digest}\n" for digest in fresh).encode())
                 self._leased.update(fresh)
 
@@ -160,7 +160,7 @@ class Operation:
     def move_to(self, blobs: BlobDirectory) -> list[Digest]:
         """Rename everything staged to its place, and make that durable. A file of the wrong size there is replaced."""
         moved = []
-        with storage_errors("storing blobs"):
+        with storage_errors("storing blobs", on=self.path):
             for digest in self.digests():
                 durable.move(self.staged.path_of(digest), blobs.path_of(digest))
                 moved.append(digest)
@@ -229,13 +229,12 @@ class Operation:
         """End the operation: whatever is still staged is dropped, or with `keep` left to be taken over, if finished."""
         for blob in list(self._open):
             blob.close()
-        if keep and self.digests():
-            for name in filter(_PARTIAL.match, os.listdir(self.path)):
-                with contextlib.suppress(OSError):
+        with self._lease, contextlib.suppress(OSError):  # what cannot be removed now is gc's
+            if keep and self.digests():
+                for name in filter(_PARTIAL.match, os.listdir(self.path)):
                     os.unlink(os.path.join(self.path, name))
-        else:
-            shutil.rmtree(self.path, ignore_errors=True)
-        self._lease.release()
+            else:
+                shutil.rmtree(self.path, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+from casstore import marker
 from casstore.content import Prober, Source, Target
 from casstore.derived import Derived
-from casstore.errors import UsageError
+from casstore.errors import StorageError, UsageError
 from casstore.layout import LayoutTarget
 from casstore.listing import is_store
 from casstore.oci import Descriptor
@@ -67,7 +68,7 @@ def open_target(reference: Reference, options: TransferOptions, stores: StoreOpt
 def open_prober(reference: Reference, options: TransferOptions, stores: StoreOptions) -> Iterator[Prober]:
     """The place to ask what is there. Nothing is made or changed: a missing layout has nothing."""
     if isinstance(reference, LayoutReference) and is_store(reference.path):
-        yield StoreDirectory(os.path.abspath(reference.path), stores, read_only=True)
+        yield StoreDirectory.looked_at(reference.path, stores)
     elif isinstance(reference, LayoutReference) and not _has_files(reference.path):
         yield _Nothing()
     else:
@@ -78,6 +79,9 @@ def open_prober(reference: Reference, options: TransferOptions, stores: StoreOpt
 @contextmanager
 def _open(reference: Reference, options: TransferOptions, stores: StoreOptions, *, create: bool) -> Iterator[Target]:
     if isinstance(reference, LayoutReference):
+        reason = marker.require_readable(reference.path)  # a store of a later version may not look like one
+        if create and reason is not None:
+            raise StorageError(f"{reference.name}: {reason}")
         yield LayoutTarget(reference.path, create=create, durability=stores.durability, wait=stores.wait)
         return
     if options.registries is not None:

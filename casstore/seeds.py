@@ -79,6 +79,9 @@ class Seeds:
             seeds._stack = stack.pop_all()
             return seeds
 
+    def __len__(self) -> int:
+        return len(self._sources)
+
     def __enter__(self) -> Self:
         return self
 

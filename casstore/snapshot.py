@@ -8,8 +8,9 @@ What reads content needs numpy, and is imported where it is used: a list of hand
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +21,7 @@ from casstore.config import DiskInput, SnapshotBuilder
 from casstore.content import Fetcher, RangeReader
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists
+from casstore.errors import AlreadyExists, CorruptContent, NotFound, StorageError
 from casstore.manifest import MANIFEST_FILENAME, Manifest, SnapshotFormat, created_time
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.progress import Meter, Progress, silent
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from casstore.catalog import Entry
     from casstore.create import Created
     from casstore.frame import Buffer
+    from casstore.salvage import Salvaged
     from casstore.verify import VerifyReport
+
+_READING = "reading seeds"
 
 
 class Blobs(RangeReader, Fetcher, Protocol):
@@ -190,26 +194,74 @@ class Snapshot:
         from casstore.restore import restore_file
         from casstore.seeds import Seeds
 
-        path, seed_paths = os.fspath(destination), list(seeds)
-        with self.rely(self.needs), Seeds.open(seed_paths) as found:
+        with self.rely(self.needs), Seeds.open(seeds) as found:
             artifact = self.artifact()
             disk = artifact.map.disks[0]
-            as_directory = path.endswith("/") or os.path.isdir(path)
-            if as_directory:
-                manifest_path = os.path.join(path, MANIFEST_FILENAME)
-                if os.path.lexists(manifest_path) and not force:
-                    raise AlreadyExists(f"{manifest_path!r} exists already; choose another place, or force with -f")
-                durable.make_directories(path.rstrip("/") or "/", durability)
-                path = os.path.join(path, disk.name)
-            if seed_paths:
-                found.learn(artifact, disk, workers=workers, meter=Meter(progress, "reading seeds", None))
-            meter = Meter(progress, "restoring", _covered(artifact))
-            restore_file(
-                artifact, disk, path, force=force, workers=workers, meter=meter, durability=durability, seeds=found
-            )
-            if as_directory:
-                durable.replace_file(manifest_path, self.manifest.to_bytes(), mode=0o644, durability=durability)
+            with self._placed(destination, force=force, durability=durability) as path:
+                if found:
+                    found.learn(artifact, disk, workers=workers, meter=Meter(progress, _READING, None))
+                meter = Meter(progress, "restoring", _covered(artifact))
+                restore_file(
+                    artifact, disk, path, force=force, workers=workers, meter=meter, durability=durability, seeds=found
+                )
         return path
+
+    def salvage(
+        self,
+        destination: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        seeds: Iterable[str | os.PathLike[str]] = (),
+        workers: int = 0,
+        progress: Progress = silent,
+        durability: Durability = Durability.FULL,
+    ) -> Salvaged:
+        """Write back what can be read of the disk, as `restore` does; where bytes are missing the file has holes, and
+        the result says so. All bytes that are written were checked. `seeds` may have some of those that the store lost.
+
+        Raises:
+            AlreadyExists, SourceError, StorageError: as `restore`.
+            CorruptContent: the map is missing or damaged, so nothing is known; nothing was written then.
+        """
+        from casstore.salvage import load_remains, salvage_file
+        from casstore.seeds import Seeds
+
+        with self.rely(self._present()), Seeds.open(seeds) as found:
+            remains = load_remains(self.blobs, self.root)
+            artifact = remains.artifact
+            with self._placed(destination, force=force, durability=durability) as path:
+                if found:
+                    meter = Meter(progress, _READING, None)
+                    found.learn(artifact, artifact.map.disks[0], workers=workers, meter=meter)
+                meter = Meter(progress, "restoring", _covered(artifact))
+                return salvage_file(
+                    remains, path, force=force, workers=workers, meter=meter, durability=durability, seeds=found
+                )
+
+    @contextlib.contextmanager
+    def _placed(self, destination: str | os.PathLike[str], *, force: bool, durability: Durability) -> Iterator[str]:
+        """The path of the disk's file, to be written in the block; with the snapshot manifest beside it, afterwards,
+        where the destination is a directory.
+        """
+        path = os.fspath(destination)
+        if not path.endswith("/") and not os.path.isdir(path):
+            yield path
+            return
+        manifest_path = os.path.join(path, MANIFEST_FILENAME)
+        if os.path.lexists(manifest_path) and not force:
+            raise AlreadyExists(f"{manifest_path!r} exists already; choose another place, or force with -f")
+        durable.make_directories(path.rstrip("/") or "/", durability)
+        yield os.path.join(path, self.manifest.upper.file)
+        durable.replace_file(manifest_path, self.manifest.to_bytes(), mode=0o644, durability=durability)
+
+    def _present(self) -> Mapping[Digest, int]:
+        """Those of its blobs that are there with their size."""
+        found = {}
+        for blob in (self.root, *self.artifact_manifest.children):
+            with contextlib.suppress(NotFound, CorruptContent, StorageError):
+                self.blobs.read_range(blob, 0, 0)
+                found[blob.digest] = blob.size
+        return found
 
     def restore_to(self, write: Callable[[Buffer], object], *, workers: int = 0, progress: Progress = silent) -> None:
         """Pass all bytes of the disk, holes as zeros, to `write`, in order.

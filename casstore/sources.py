@@ -115,9 +115,11 @@ class Sources:
         """Write a record in place of the source's last one. Where that cannot be done nothing happens."""
         with contextlib.suppress(OSError, ValueError, CasstoreError):
             data = _to_bytes(record)
-            durable.make_directories(self._folder, Durability.NONE)
+            durable.make_part(self._cache)
+            if is_plain_directory(self._cache):
+                durable.make_part(self._folder, mode=0o700)  # where disks lie is not for all readers of a store
             if self._is_plain():
-                durable.replace_file(self._file(record.seen.path), data, mode=0o644, durability=Durability.NONE)
+                durable.replace_file(self._file(record.seen.path), data, mode=0o600, durability=Durability.NONE)
                 self._prune()
 
     def _is_plain(self) -> bool:

@@ -12,19 +12,19 @@ What works on content needs numpy (0.1 to 0.2 s to import), and is imported by t
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from casstore import permissions
 from casstore.catalog import Entry
 from casstore.config import SnapshotConfig
 from casstore.derived import Derived
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import CasstoreError, CorruptContent, HasChildren, NotFound, UsageError
+from casstore.errors import CasstoreError
 from casstore.gc import GcReport, collect
 from casstore.graph import Plan
 from casstore.layout import LayoutTarget
@@ -36,25 +36,27 @@ from casstore.places import as_reference, open_source, require_bare
 from casstore.progress import Progress, silent
 from casstore.reference import Reference
 from casstore.refs import BrokenRef
+from casstore.selection import entry_of, problems, resolve, resolve_ref
 from casstore.snapshot import Snapshot, SnapshotHandle
 from casstore.storedir import StoreDirectory, StoreOptions
 from casstore.transfer import Job, TransferOptions, TransferReport, plan, pull_name, push, push_name
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from casstore.adopt import AdoptReport
     from casstore.artifact import Artifact
     from casstore.capture import CaptureOptions
+    from casstore.checking.check import CheckReport
+    from casstore.checking.rereading import ReadData
+    from casstore.health import RepairReport
+    from casstore.removal import PruneReport, Removed, TakenBack
+    from casstore.retention import Policy
+    from casstore.salvage import Salvaged
     from casstore.stats import StoreStats
     from casstore.transaction import Transaction
+    from casstore.trash import RemovedRef
     from casstore.verify import VerifyReport
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What `remove` took away: names, and whether the snapshot is still there under another."""
-
-    digest: Digest | None
-    names: tuple[str, ...]
-    remaining: tuple[str, ...]
 
 
 class Store:
@@ -78,9 +80,14 @@ class Store:
         return cls(StoreDirectory.open(os.fspath(path), options or StoreOptions(), create=create))
 
     @classmethod
-    def init(cls, path: str | os.PathLike[str], *, options: StoreOptions | None = None) -> Self:
-        """Make a store, or open the one that is there."""
-        return cls.open(path, create=True, options=options)
+    def init(cls, path: str | os.PathLike[str], *, share: bool = False, options: StoreOptions | None = None) -> Self:
+        """Make a store, or open the one that is there; a new one is for its owner alone. `share` lets everybody read
+        it, also one that is there.
+
+        Raises:
+            As `open`.
+        """
+        return cls(StoreDirectory.open(os.fspath(path), options or StoreOptions(), create=True, share=share))
 
     def close(self) -> None:
         """Close the catalog."""
@@ -104,6 +111,11 @@ class Store:
         """Whether nothing can be changed here."""
         return self._directory.read_only
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What people should know of the store itself, as that others may write to it; looked up when asked for."""
+        return permissions.warnings(self.path)
+
     # Looking
 
     def list(self, labels: Mapping[str, str | None] | None = None) -> Sequence[SnapshotHandle]:
@@ -112,16 +124,14 @@ class Store:
         wanted = labels or {}
         handles = []
         for entry in self._catalog.entries():
-            has = entry.manifest.labels
-            if all(key in has and (value is None or has[key] == value) for key, value in wanted.items()):
+            if entry.manifest.has_labels(wanted):
                 handles += [SnapshotHandle(name, self._ref_path(name), entry, self) for name in entry.names]
         return handles
 
     def problems(self) -> Sequence[BrokenRef]:
         """Refs that lead to no usable snapshot, and why. They do not hurt the others."""
         self._catch_up()
-        failed = (BrokenRef(name, str(error)) for name, error in self._derived.failed.items())
-        return sorted([*self._derived.broken, *failed])
+        return problems(self._derived)
 
     def foreign(self) -> Sequence[str]:
         """Digests in index.json that another tool added; gc keeps what they reach."""
@@ -261,36 +271,60 @@ class Store:
             refs.set(wanted, digest, force=force)
 
     def remove(self, selector: str, *, force: bool = False) -> Removed:
-        """Remove a name, or all names of a digest. What nothing else needs is freed by the next gc.
+        """Remove a name, or all names of a digest. What nothing else needs is freed by the next gc; until then `undo`
+        takes the names back.
 
         Raises:
             NotFound: there is no such name or digest.
             HasChildren: it is the last name of a snapshot that others name as their parent, and `force` is not set.
         """
-        wanted = parse_selector(selector)
-        digest: Digest | None
-        names: Sequence[SnapshotName]
-        # What the selector stands for is looked up while nobody else can change it.
-        with self._directory.changing_refs() as refs:
-            remaining: tuple[str, ...] = ()
-            if not isinstance(wanted, DigestPrefix) and self._is_broken(wanted):
-                digest, names = None, (wanted,)
-            else:
-                digest, names = self._resolve(selector)
-                if not isinstance(wanted, DigestPrefix):
-                    remaining, names = tuple(names[1:]), (wanted,)
-                entry = self._entry(digest)
-                twins = [other for other in self._catalog.find(entry.id.hex) if other != digest]
-                if entry.children and not remaining and not twins and not force:
-                    shown = ", ".join(self._catalog.children(entry.id, most=5))
-                    shown += f" and {entry.children - 5} more" if entry.children > 5 else ""
-                    raise HasChildren(
-                        f"snapshot {selector}: {shown} in the store name it as their parent; remove them first, or"
-                        " force with -f (they keep their data)"
-                    )
-            for name in names:
-                refs.remove(name)
-        return Removed(digest, tuple(names), remaining)
+        removed, errors = self.remove_all([selector], force=force)
+        if errors:
+            raise errors[0]
+        return removed[0]
+
+    def remove_all(
+        self, selectors: Sequence[str], *, force: bool = False
+    ) -> tuple[Sequence[Removed], Sequence[CasstoreError]]:
+        """Remove several as `remove` does, in any order, as one removal for `undo`; also the errors of those that
+        cannot be removed.
+        """
+        from casstore.removal import remove
+
+        return remove(self._directory, self._derived, selectors, force=force)
+
+    def prune(
+        self,
+        policy: Policy,
+        *,
+        now: datetime,
+        grouping: str = "source",
+        labels: Mapping[str, str | None] | None = None,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Remove what a policy does not keep; see `removal.prune`."""
+        from casstore.removal import prune
+
+        return prune(self._directory, self._derived, policy, now=now, grouping=grouping, labels=labels, dry_run=dry_run)
+
+    def undo(self, name: str | None = None, *, rename: str | None = None) -> Sequence[TakenBack]:
+        """Take back the last removal, or that of `name` alone; see `removal.undo`."""
+        from casstore.removal import undo
+
+        return undo(self._directory, name, rename=rename)
+
+    def removed(self) -> Sequence[RemovedRef]:
+        """The removed names that `undo` can be asked for, the last removed first."""
+        from casstore.removal import removed_refs
+
+        return removed_refs(self._directory)
+
+    def adopt(self, *, drop: bool = False, dry_run: bool = False) -> AdoptReport:
+        """Give refs to the snapshots that other OCI tools added to index.json; see `adopt.adopt`."""
+        from casstore.adopt import adopt
+
+        self._catch_up()
+        return adopt(self._directory, self._catalog, drop=drop, dry_run=dry_run)
 
     def reindex(self, path: str | os.PathLike[str] | None = None) -> int:
         """Throw the catalog away and walk the refs again; of the store at `path`, if given. Returns how many snapshots
@@ -306,11 +340,55 @@ class Store:
         self._catch_up()
         return self._catalog.count()
 
-    def gc(self, *, dry_run: bool = False) -> GcReport:
-        """Remove what nothing needs; see `gc.collect`."""
-        report = collect(self._directory, dry_run=dry_run)
+    def gc(self, *, dry_run: bool = False, keep_trash: float | None = None) -> GcReport:
+        """Remove what nothing needs, and the trash, but for refs that were removed less than `keep_trash` seconds ago;
+        see `gc.collect`.
+        """
+        report = collect(self._directory, dry_run=dry_run, keep_trash=keep_trash)
+        if self._catalog.in_memory and not self.read_only:  # for want of space; there may be some now
+            self._catalog.close()
+            self._derived = Derived.open(self._directory)
+            self._catalog = self._derived.catalog
         self._catch_up()
         return report
+
+    @staticmethod
+    def check(
+        path: str | os.PathLike[str],
+        *,
+        data: ReadData | None = None,
+        options: StoreOptions | None = None,
+        workers: int = 0,
+        progress: Progress = silent,
+    ) -> CheckReport:
+        """Look at everything in the store at `path`, which need not open; see `health.check_store`."""
+        from casstore.health import check_store
+
+        return check_store(path, data=data, options=options, workers=workers, progress=progress)
+
+    @staticmethod
+    def repair(
+        path: str | os.PathLike[str],
+        *,
+        sources: Sequence[str] = (),
+        data: ReadData | None = None,
+        options: StoreOptions | None = None,
+        transfer: TransferOptions | None = None,
+        workers: int = 0,
+        progress: Progress = silent,
+    ) -> RepairReport:
+        """Check the store at `path`, and mend what is damaged; see `health.repair_store`."""
+        from casstore.health import repair_store
+
+        return repair_store(
+            path,
+            sources=sources,
+            data=data,
+            options=options,
+            transfer=transfer,
+            workers=workers,
+            progress=progress,
+        )
 
     # Reading content
 
@@ -330,6 +408,31 @@ class Store:
     ) -> str:
         """Write a snapshot's disk to a file or directory; see `Snapshot.restore`."""
         return self.open_snapshot(selector).restore(
+            destination,
+            force=force,
+            seeds=seeds,
+            workers=workers,
+            progress=progress,
+            durability=self._directory.durability,
+        )
+
+    def salvage(
+        self,
+        selector: str,
+        destination: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        seeds: Sequence[str | os.PathLike[str]] = (),
+        workers: int = 0,
+        progress: Progress = silent,
+    ) -> Salvaged:
+        """Write what can be read of a damaged snapshot's disk; see `Snapshot.salvage`. A prefix is one of a digest."""
+        from casstore.salvage import needing_documents
+
+        digest, names = resolve_ref(self._directory, selector)
+        with needing_documents(digest):
+            snapshot = self._read(digest, names)
+        return snapshot.salvage(
             destination,
             force=force,
             seeds=seeds,
@@ -482,44 +585,16 @@ class Store:
         return os.path.join(self._directory.refs.path, name)
 
     def _entry(self, digest: Digest) -> Entry:
-        entries = self._catalog.entries([digest])
-        if not entries:
-            raise NotFound(f"snapshot {digest}: it is not in the store")
-        return entries[0]
+        return entry_of(self._catalog, digest)
 
     def _read(self, digest: Digest, names: Sequence[SnapshotName]) -> Snapshot:
         return Snapshot.read(
             self._ref_path(names[0]), self._directory.blobs, self._descriptor(digest), self._directory.relying_on, names
         )
 
-    def _is_broken(self, name: SnapshotName) -> bool:
-        return any(problem.name == name for problem in self.problems())
-
     def _resolve(self, selector: str) -> tuple[Digest, Sequence[SnapshotName]]:
         """A selector's digest, and its names: the one that was given first."""
-        wanted = parse_selector(selector)
-        self._catch_up()
-        if not isinstance(wanted, DigestPrefix):
-            digest = self._directory.refs.get(wanted)
-            if digest is None or not self._catalog.has(digest):
-                problem = next((each.problem for each in self.problems() if each.name == wanted), None)
-                if problem is not None:
-                    raise CorruptContent(f"snapshot {wanted}: {problem}; remove the name, or pull it again with -f")
-                hint = f"; a digest is written sha256:{wanted}" if re.fullmatch("[0-9a-f]{6,64}", wanted) else ""
-                raise NotFound(
-                    f"snapshot {wanted}: there is no such name in {self.path!r}{hint}; casstore list shows all"
-                )
-            return digest, [wanted, *(name for name in self._names(digest) if name != wanted)]
-        found = self._catalog.find(wanted.hex)
-        if not found:
-            raise NotFound(f"snapshot {wanted}: no digest or id in {self.path!r} starts so; casstore list shows all")
-        if len(found) > 1:
-            raise UsageError(f"snapshot {wanted}: expected one, got {len(found)}: {', '.join(map(str, found))}")
-        return found[0], self._names(found[0])
-
-    def _names(self, digest: Digest) -> Sequence[SnapshotName]:
-        """What stands for it: the catalog says where to look, and the refs are asked."""
-        return [name for name in self._catalog.names(digest) if self._directory.refs.get(name) == digest]
+        return resolve(self._directory, self._derived, selector)
 
     def transaction(self, *, force: bool = False, workers: int = 0, keep: bool = False) -> Transaction:
         """Start a change: the store as a Target, whose `tag` verifies and commits. For copies of your own; with `keep`

@@ -23,6 +23,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from casstore.digest import Digest
@@ -127,10 +128,11 @@ def insert(db: sqlite3.Connection, artifact: Artifact) -> None:
         number = numbers.get(name)
         if name not in known:
             directory = None if number is None else artifact.directories[number]
+            stamp = None if directory is None else directory.stamp
             length = 0 if directory is None else int(directory.lengths.sum(dtype="int64"))
             row = db.execute(
                 "INSERT INTO blobs (digest, media_type, size, directory, chunks, plain) VALUES (?, ?, ?, ?, ?, ?)",
-                (*name, blob.size, directory and directory.stamp, 0 if directory is None else len(directory), length),
+                (*name, blob.size, stamp, 0 if directory is None else len(directory), length),
             )
             known[name] = row.lastrowid or 0, length
             if directory is not None:
@@ -270,6 +272,28 @@ def stored_once(db: sqlite3.Connection, wanted: Sequence[str] | None) -> tuple[i
     return stored, packed, plain
 
 
+_ARTIFACT = "digest, id, parent, image, created_at, config, size, allocated, stored, packed, plain"
+_USES = "FROM uses JOIN artifacts a ON a.key = artifact JOIN blobs b ON b.key = blob"
+_SAME = (
+    ("refs", "SELECT name, digest FROM refs JOIN artifacts ON artifact = key ORDER BY name"),
+    ("artifacts", f"SELECT {_ARTIFACT} FROM artifacts ORDER BY digest"),
+    ("blobs", "SELECT digest, media_type, size, directory, chunks, plain FROM blobs ORDER BY digest, media_type"),
+    ("uses", f"SELECT a.digest, b.digest, b.media_type {_USES} ORDER BY a.digest, b.digest, b.media_type"),
+    ("chunks", "SELECT id, digest, chunk FROM chunks JOIN blobs ON key = pack ORDER BY id, digest, chunk"),
+    ("deltas", "SELECT digest, chunk, base FROM deltas JOIN blobs ON key = pack ORDER BY digest, chunk"),
+)
+
+
+def difference(one: sqlite3.Connection, other: sqlite3.Connection) -> str | None:
+    """The first table in which two catalogs do not say the same, whatever their keys are; None where there is none.
+    Both are gone through row by row: nothing is held but what SQLite needs to sort.
+    """
+    for table, query in _SAME:
+        if any(mine != theirs for mine, theirs in zip_longest(one.execute(query), other.execute(query))):
+            return table
+    return None
+
+
 def dump(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     """All that a walk tells, without keys, sorted; of the chunks those that were verified."""
 
@@ -279,16 +303,11 @@ def dump(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     deltas = rows("SELECT pack, chunk, base FROM deltas")
     bad = {(pack, chunk) for pack, chunk, _ in deltas} - usable_deltas(db, deltas)
     chunks = rows("SELECT id, digest, chunk, pack FROM chunks JOIN blobs ON key = pack")
-    columns = "digest, id, parent, image, created_at, config, size, allocated, stored, packed, plain"
     return {
-        "artifacts": sorted(rows(f"SELECT {columns} FROM artifacts")),
+        "artifacts": sorted(rows(f"SELECT {_ARTIFACT} FROM artifacts")),
         "refs": sorted(refs(db).items()),
         "blobs": sorted(rows("SELECT digest, media_type, size, directory, chunks, plain FROM blobs")),
-        "uses": sorted(
-            rows(
-                "SELECT a.digest, b.digest FROM uses JOIN artifacts a ON a.key = artifact JOIN blobs b ON b.key = blob"
-            )
-        ),
+        "uses": sorted(rows(f"SELECT a.digest, b.digest {_USES}")),
         "chunks": sorted((id_, hex_, chunk) for id_, hex_, chunk, pack in chunks if (pack, chunk) not in bad),
         "deltas": sorted(rows("SELECT digest, chunk, base FROM deltas JOIN blobs ON key = pack")),
     }

@@ -245,14 +245,19 @@ class Transaction:
         """
         wanted = parse_name(name)
         try:
-            self._verify(descriptor)
+            self.verify(descriptor)
         except CorruptContent:
             self._keep = False  # all of it came as it was meant to
             raise
         self.commit(wanted, descriptor)
 
-    def _verify(self, root: Descriptor) -> None:
-        """Check the artifact `root` as a whole, but for what was checked when it came."""
+    def verify(self, root: Descriptor) -> None:
+        """Check the artifact `root` as a whole, but for what was checked when it came.
+
+        Raises:
+            NotFound: a blob is missing.
+            CorruptContent: a document, frame or chunk is wrong, or the disk is not what its recorded integrity says.
+        """
         artifact = Artifact.load(self, root)
         for blob in (root, *artifact.manifest.children):
             if not self.exists(blob):

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from casstore import Snapshot, Store
-from tests.benchmarks import chain, page, series, speed, transfer
+from tests.benchmarks import chain, durability, page, series, speed, transfer
 from tests.benchmarks.packages import files_below
 from tests.benchmarks.report import Table
 from tests.support import disks, needs
@@ -79,6 +79,19 @@ def test_transfers_are_judged_by_pairs() -> None:
     shown = [table.text() for table in transfer.tables(result)]
     assert "casstore / skopeo" in shown[0]
     assert "1.25" in shown[0]
+
+
+def test_durability_is_judged_by_pairs() -> None:
+    took = {"create gen1": ([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]), "create gen2": ([1.0, 1.0, 1.0], [1.0, 1.0, 2.0])}
+    result = durability.Durability(
+        allocated={"gen6": disks.GIB},
+        seconds={what: {durability.FULL: full, durability.NONE: none} for what, (full, none) in took.items()},
+    )
+    assert durability.ratios(result, durability.series(result)) == [1.5, 5 / 3, 2.0]
+    steps, judged = durability.tables(result)
+    assert steps.rows[0] == ["create gen1", "4.00 s", "2.00 s", "2.00"]
+    assert steps.rows[-1] == ["create, series", "5.00 s", "3.00 s", "1.67"]
+    assert judged.rows == [["create, series: full / none", "1.67", "1.30", "missed"]]
 
 
 def test_the_page_keeps_the_parts_that_were_measured_before(tmp_path: Path) -> None:

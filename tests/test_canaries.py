@@ -217,13 +217,17 @@ def remote_verbs(host: str, folder: Path) -> list[list[str]]:
         ["copy", f"{place}:base", f"oci:{folder / 'layout'}"],
         ["list", place],
         ["inspect", f"{place}:base"],
+        ["check", "--repair", "--from", place],
         ["remove", f"{place}:base"],
     ]
     return [[*verb, "--plain-http", "--retries", "0"] for verb in verbs]
 
 
 def local_verbs(folder: Path) -> list[list[str]]:
-    verbs = "list; inspect base; verify base; tag base copy; remove copy; stats; gc; reindex; completion bash"
+    verbs = (
+        "init; list; inspect base; verify base; tag base copy; remove copy; undo; prune --keep-last 9; check; adopt;"
+        " stats; gc; reindex; completion bash"
+    )
     made = [["create", "new", "--disk", str(folder / "disk"), "-f"], ["restore", "base", str(folder / "back"), "-f"]]
     return [verb.split() for verb in verbs.split("; ")] + made
 

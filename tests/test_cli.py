@@ -288,9 +288,9 @@ def test_remove_refuses_a_parent_unless_its_children_go_too(casstore: Casstore, 
 def test_remove_by_digest_takes_all_names(casstore: Casstore, disk: Path) -> None:
     digest = casstore("create", "base", "--disk", disk, "-q").stdout.strip()
     casstore("tag", "base", "again")
-    assert casstore("rm", "again").stderr == "removed again; it is still there as base\n"
+    assert casstore("rm", "again").stderr.startswith("removed again; it is still there as base\n")
     casstore("tag", "base", "again")
-    assert casstore("rm", digest).stderr == "removed again, base\n"
+    assert casstore("rm", digest).stderr.startswith("removed again, base\n")
 
 
 def test_gc_frees_what_nothing_needs(casstore: Casstore, disk: Path) -> None:

@@ -16,8 +16,8 @@ from tests.support import disks
 from tests.support.command import Casstore
 
 VERBS = (
-    *("create", "list", "inspect", "verify", "restore", "tag", "remove"),
-    *("push", "pull", "copy", "login", "logout", "stats", "gc", "reindex", "completion"),
+    *("create", "list", "inspect", "verify", "restore", "tag", "remove", "undo", "prune"),
+    *("push", "pull", "copy", "login", "logout", "check", "stats", "init", "adopt", "gc", "reindex", "completion"),
 )
 
 

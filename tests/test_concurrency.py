@@ -7,6 +7,8 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from casstore import Store, durable
 from casstore.errors import StorageError, StoreLocked
 from casstore.storedir import StoreOptions
+from tests.support.command import Casstore
 from tests.support.stores import (
     FAST,
     all_files,
@@ -31,6 +34,7 @@ from tests.support.stores import (
     reachable,
     require_sound,
     start_python,
+    write_disk,
 )
 
 WORKER = """
@@ -50,7 +54,7 @@ while time.time() < start:
 with Store.open(root, options=StoreOptions(Durability.NONE, wait=60)) as store:
     mine = {}
     turn = 0
-    while time.time() < start + seconds:
+    while time.time() < start + seconds or turn < 3:
         turn += 1
         name = f"p{who}-{rng.randrange(3)}"
         act = rng.choice(["create", "create", "force", "tag", "remove", "race", "fight", "steal", "look"])
@@ -141,6 +145,110 @@ def test_every_process_was_told_the_truth(tmp_path: Path, seconds: int) -> None:
     assert leftovers(root) == []
 
 
+LOAD = """
+import random, sys, time
+from pathlib import Path
+from casstore import Snapshot, Store
+from casstore.durable import Durability
+from casstore.storedir import StoreOptions
+from tests.support.stores import write_disk
+root, folder, who, end = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+rng = random.Random(who)
+turns = 0
+with Store.open(root, options=StoreOptions(wait=60)) as store:
+    while time.time() < end or turns < 2:  # whatever else the machine does
+        turns += 1
+        name = f"p{who}-{turns % 5}"
+        if who % 2:
+            disk = write_disk(folder / f"{who}.disk", *(rng.randrange(1, 99) for _ in range(3)))
+            Snapshot.builder(disk).name(name).force().create(store)
+        else:
+            store.pull(f"oci:{folder}/layout:{rng.choice('abc')}", name=name, force=True)
+print(turns)
+"""
+COLLECTOR = """
+import json, sys, time
+from casstore import Store
+from casstore.storedir import StoreOptions
+took = []
+with Store.open(sys.argv[1], options=StoreOptions(wait=60)) as store:
+    while time.time() < float(sys.argv[2]) or len(took) < 3:
+        start = time.monotonic()
+        store.gc()
+        took.append(time.monotonic() - start)
+print(json.dumps(took))
+"""
+
+
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.long)])
+def test_31_gc_returns_while_others_create_and_pull_without_a_pause(tmp_path: Path, seconds: int) -> None:
+    """Those who are in the store are waited for, and nobody else: each gc returns within 10 s, and nobody starves."""
+    root = tmp_path / "store"
+    with Store.init(root, options=FAST) as store, Store.init(tmp_path / "other", options=FAST) as other:
+        capture(store, tmp_path, "kept", 1, 2)
+        for name in "abc":
+            capture(other, tmp_path, name, *name.encode(), 5)
+            other.push(name, f"oci:{tmp_path}/layout:{name}")
+    end = str(time.time() + 1 + seconds)
+    load = [start_python(LOAD, root, tmp_path, str(who), end) for who in range(6)]
+    collector = start_python(COLLECTOR, root, end)
+    for process in load:
+        out, errors = process.communicate(timeout=seconds + 100)
+        assert (process.returncode, errors) == (0, "")
+        assert int(out) >= 2
+    out, errors = collector.communicate(timeout=seconds + 100)
+    assert (collector.returncode, errors) == (0, "")
+    took = json.loads(out)
+    assert max(took) < 10
+    require_sound(root, contents={"kept": disk_bytes(1, 2)})
+    with Store.open(root, options=FAST) as store:
+        store.gc()
+    assert blobs(root) == reachable(root)
+    assert leftovers(root) == []
+
+
+CREATOR = """
+import sys, time
+from casstore import Snapshot, Store
+from casstore.errors import AlreadyExists
+root, disk, start = sys.argv[1], sys.argv[2], float(sys.argv[3])
+force = sys.argv[4] == "force"
+with Store.open(root) as store:
+    while time.time() < start:
+        pass
+    for n in range(8):
+        builder = Snapshot.builder(disk).name(f"n{n}").label("by", disk)
+        try:
+            made = (builder.force() if force else builder).create(store)
+        except AlreadyExists as error:
+            assert error.exit_code == 15
+            print(n, "lost")
+        else:
+            print(n, made.digest)
+"""
+
+
+@pytest.mark.parametrize("force", ["", "force"])
+def test_30_of_two_creators_of_a_name_one_wins_unless_forced(tmp_path: Path, force: str) -> None:
+    """Row 29, too: their disks have the same bytes, so most blobs are the same."""
+    root = tmp_path / "store"
+    Store.init(root).close()
+    disks = [write_disk(tmp_path / f"{who}.disk", 1, 2, 3) for who in range(4)]
+    start = str(time.time() + 1.5)
+    creators = [start_python(CREATOR, root, disk, start, force) for disk in disks]
+    told: list[list[str]] = []
+    for creator in creators:
+        out, errors = creator.communicate(timeout=60)
+        assert (creator.returncode, errors) == (0, "")
+        told.append([line.split()[1] for line in out.splitlines()])
+    refs = link_refs(root)
+    for n in range(8):
+        won = [each[n] for each in told if each[n] != "lost"]
+        assert len(won) == (len(disks) if force else 1)
+        assert refs[f"n{n}"] in won
+    require_sound(root, contents={f"n{n}": disk_bytes(1, 2, 3) for n in range(8)})
+
+
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +322,66 @@ time.sleep(1)
         another.tag("one", "two")
         assert time.monotonic() - start < 5
     holder.communicate()
+
+
+@pytest.mark.parametrize("lock", ["lock", "gate.lock", "refs.lock"])
+def test_33_a_lock_file_that_somebody_removed_locks_nobody_in_or_out(store: Store, lock: str) -> None:
+    """People remove lock files that they take for stale; who waited for that file locks the new one."""
+    path = Path(store.path, lock)
+    path.touch()
+    with durable.lock(str(path), wait=0) as held:
+        path.unlink()
+        with durable.lock(str(path), wait=0) as other:  # the damage is done: two holders
+            assert os.fstat(other.fd).st_ino != os.fstat(held.fd).st_ino
+            assert durable.try_lock(str(path)) is None  # but no third one
+    store.tag("one", "two")
+
+
+def test_33_a_lock_that_is_got_on_a_removed_file_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    real = fcntl.flock
+    removed: list[int] = []
+
+    def remove_first(fd: int, operation: int) -> None:
+        if not removed:
+            path.unlink()
+            removed.append(fd)
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with durable.lock(str(path), wait=0) as held:
+        assert os.path.samestat(os.fstat(held.fd), path.stat())
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("number", ["ENOLCK", "EOPNOTSUPP"])
+def test_34_every_verb_that_changes_something_is_refused_without_flock(
+    casstore: Casstore, tmp_path: Path, number: str
+) -> None:
+    """With the kernel's own answer, as NFS and some FUSE file systems give it."""
+    disk = write_disk(tmp_path / "disk", 1)
+    casstore("create", "one", "--disk", disk)
+    casstore("push", "one", f"oci:{tmp_path}/layout:one")
+    before = all_files(casstore.store)
+    inject = ["-f", "-qq", "-o", os.devnull, "-e", "trace=flock", "-e", f"inject=flock:error={number}"]
+    verbs: list[tuple[tuple[object, ...], int]] = [
+        (("create", "two", "--disk", disk), 11),
+        (("pull", f"oci:{tmp_path}/layout:one", "--name", "two"), 11),
+        (("rm", "one"), 11),
+        (("gc",), 11),
+        (("list", "-q"), 0),
+    ]
+    for verb, code in verbs if number == "ENOLCK" else verbs[2:]:
+        words = map(str, ("--store", casstore.store, *verb))
+        command = ["strace", *inject, sys.executable, "-m", "casstore", *words]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == code, (verb, done.stderr)
+        if code:
+            assert "this file system cannot lock files" in done.stderr
+            assert done.stdout == ""
+    assert all_files(casstore.store) == before
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

@@ -162,6 +162,7 @@ def test_a_creation_of_hits_only_makes_the_directory_durable(root: Path, tmp_pat
         ("tag('old', 'new', force=True)", "rename"),
         ("tag('old', 'old')", None),
         ("remove('old')", "removal"),
+        ("undo()", "linkat"),
         ("pull(f'oci:{sys.argv[2]}:new')", "linkat"),
     ],
 )
@@ -171,12 +172,17 @@ def test_every_change_of_a_ref_is_durable_before_it_is_reported(
     with Store.init(tmp_path / "other", options=FAST) as other:
         capture(other, tmp_path, "new", 7)
         other.push("new", f"oci:{tmp_path}/layout")
+    if act == "undo()":
+        with Store.open(root, options=FAST) as store:
+            capture(store, tmp_path, "new", 7)
+            store.remove("new")
     order = trace(tmp_path, f"Store.open(sys.argv[1]).{act}", root, tmp_path / "layout")
     match ref:
         case None:
             changed = -1
         case "removal":
             changed = order.first("rename", "/refs/old")
+            assert order.first("fsync", "/trash", after=changed) < order.done()
         case _:
             changed = order.named(ref)
     assert order.first("fsync", "/refs", after=changed) < order.done()
@@ -215,7 +221,7 @@ store.restore("new", sys.argv[3])
 
 # --- breaking the calls one by one ------------------------------------------------------------------------------------
 
-ACTIONS = ("create", "force", "pull", "tag", "remove", "gc")
+ACTIONS = ("create", "force", "pull", "tag", "remove", "prune", "undo", "gc")
 KINDS = ("kill", "late", "EIO", "ENOSPC")
 
 
@@ -239,7 +245,7 @@ def run_sweep(base: Path, action: str, step: int, *kinds: str) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_whatever_call_breaks_every_name_is_old_or_new(base: Path, action: str) -> None:
     """Rows 1, 2, 6, 12, 38: a part of all cases; --long runs them all."""
-    run_sweep(base, action, 6 if action in {"tag", "remove", "gc"} else 9, *KINDS)
+    run_sweep(base, action, 6 if action in {"tag", "remove", "undo", "gc"} else 9, *KINDS)
 
 
 @pytest.mark.long

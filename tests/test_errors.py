@@ -76,7 +76,11 @@ def test_texts() -> None:
 @pytest.mark.parametrize(
     ("cause", "text"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/s/blobs/x"), "put: No space left on device (/s/blobs/x)"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/s/blobs/x"), "put: Disk quota exceeded (/s/blobs/x)"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/s/x/y"),
+            "put: No space left on device (/s/x/y); make room there: in a store, casstore rm and then casstore gc do",
+        ),
         (OSError(errno.EIO, "Input/output error"), "put: Input/output error"),
         (OSError("odd"), "put: odd"),
     ],

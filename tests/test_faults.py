@@ -32,3 +32,13 @@ def test_every_row_has_a_test() -> None:
 
 def test_every_row_that_a_test_names_is_there() -> None:
     assert _tested() - _rows() == set()
+
+
+def test_every_promise_names_tests_that_are_there() -> None:
+    page = (ROOT / "docs/explanation/promises.md").read_text()
+    rows = re.findall(r"^\| \d+ \|.*$", page, re.MULTILINE)
+    assert len(rows) >= 10
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)`", row)
+        assert named, row
+        assert all((ROOT / "tests" / name).is_file() for name in named), row

@@ -22,21 +22,23 @@ LAYERS = {
     "bytes": {"chunker", "frame", "disk", "scan", "integrity"},
     "documents": {"manifest", "diskmap", "extents", "pack"},
     "whole snapshots": {
-        *("directories", "decoding", "artifact", "contents", "intake", "seeds"),
+        *("directories", "decoding", "artifact", "contents", "intake", "seeds", "remains", "writing"),
         *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "capture"),
     },
     "adapters": {
-        *("durable", "memory", "blobs", "operation", "layout", "refs", "stamps", "storeindex", "storedir", "sources"),
-        *("credentials", "registry"),
+        *("durable", "memory", "blobs", "operation", "layout", "links", "trash", "refs", "stamps", "storeindex"),
+        *("marker", "permissions", "storedir", "sources", "credentials", "registry"),
     },
-    "derived": {"survey", "graph", "tables", "queries", "catalog", "derived", "lineage", "transaction"},
+    "derived": {
+        *("survey", "graph", "tables", "queries", "catalog", "derived", "selection", "lineage", "transaction"),
+    },
     "dialects": {"microsandbox"},
-    "findings": {"findings"},
+    "policy": {"retention"},
     "use cases": {
         *("create", "restore", "salvage", "transfer", "verify", "archive", "stats", "attest"),
-        *("check", "repair", "rebuild", "gc", "retention", "removal", "adopt"),
+        *("checking", "rebuilding", "gc", "removal", "adopt"),
     },
-    "face": {"config", "snapshot", "listing", "places", "creation", "moving", "store", "remote"},
+    "face": {"config", "snapshot", "health", "listing", "places", "creation", "moving", "store", "remote"},
     "command line": {"cli", "__main__"},
     "sdk": {"aio"},
 }

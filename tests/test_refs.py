@@ -16,7 +16,8 @@ from casstore.durable import Durability
 from casstore.errors import AlreadyExists, CorruptContent, InvalidName, NotFound, StorageError
 from casstore.names import SnapshotName
 from casstore.refs import Refs
-from tests.support.stores import FAST, all_files, blob_path, capture, content, disk_bytes, index_refs, names
+from casstore.trash import Trash
+from tests.support.stores import FAST, all_files, blob_path, capture, content, disk_bytes, flip_byte, index_refs, names
 
 ONE, TWO = Digest.of(b"one"), Digest.of(b"two")
 NAME = SnapshotName("name")
@@ -25,7 +26,7 @@ NAME = SnapshotName("name")
 @pytest.fixture
 def refs(tmp_path: Path) -> Refs:
     (tmp_path / "refs").mkdir()
-    return Refs(str(tmp_path / "refs"), str(tmp_path / "trash"), Durability.FULL)
+    return Refs(str(tmp_path / "refs"), Trash(str(tmp_path / "trash"), Durability.FULL), Durability.FULL)
 
 
 def read(refs: Refs) -> dict[SnapshotName, Digest]:
@@ -58,13 +59,13 @@ def test_setting_it_again_is_no_error_and_setting_it_to_another_is(refs: Refs, t
 
 def test_a_removed_name_is_free_and_lies_in_the_trash(refs: Refs, tmp_path: Path) -> None:
     refs.set(NAME, ONE, force=False)
-    refs.remove(NAME)
+    refs.remove([NAME])
     assert read(refs) == {}
     assert [path.name.partition("@")[0] for path in (tmp_path / "trash").iterdir()] == ["name"]
     with pytest.raises(NotFound):
-        refs.remove(NAME)
+        refs.remove([NAME])
     refs.set(NAME, TWO, force=False)
-    refs.remove(NAME)
+    refs.remove([NAME])
     assert len(list((tmp_path / "trash").iterdir())) == 2
 
 
@@ -84,7 +85,7 @@ def test_a_directory_is_never_replaced_but_can_be_removed(refs: Refs, tmp_path: 
     with pytest.raises(StorageError):
         refs.set(NAME, ONE, force=True)
     assert os.listdir(tmp_path / "refs") == ["name"]
-    refs.remove(NAME)
+    refs.remove([NAME])
     refs.set(NAME, ONE, force=False)
 
 
@@ -278,3 +279,18 @@ def test_a_blob_that_is_no_regular_file_makes_its_ref_a_broken_one(tmp_path: Pat
         assert [each.name for each in store.problems()] == ["bad"]
         assert names(store) == ["good"]
         store.verify("good")
+
+
+def test_20_a_blob_with_a_second_name_elsewhere(tmp_path: Path) -> None:
+    """A hard link: a change through the other name is noticed, and gc takes away our name only."""
+    root, outside = tmp_path / "store", tmp_path / "outside"
+    with Store.init(root, options=FAST) as store:
+        made = capture(store, tmp_path, "one", 1)
+        outside.hardlink_to(blob_path(root, made.artifact_manifest.packs[0].digest))
+        store.verify("one")
+        flip_byte(outside, 100)
+        with pytest.raises(CorruptContent):
+            store.verify("one")
+        store.remove("one")
+        store.gc()
+    assert outside.stat().st_nlink == 1

@@ -17,9 +17,11 @@ from casstore.frame import Buffer
 from casstore.progress import Meter, ProgressEvent, silent
 from casstore.restore import restore_file
 from casstore.spec import KIB
+from casstore.store import Store
 from tests.support.artifacts import DELTA, RAW, ZSTD, Disk, Frame, HandMade, frame, pack_bytes
-from tests.support.disks import extents
+from tests.support.disks import extents, tmpfs
 from tests.support.held import held
+from tests.support.stores import capture, disk_bytes
 
 LENGTH = 20_000
 
@@ -139,3 +141,23 @@ def test_nothing_is_left_of_a_restore_that_fails(tmp_path: Path, why: str) -> No
         restore(artifact, tmp_path / "back", Meter(stop, "test", None))
     assert held() == before
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.needs("loop")
+def test_50_a_file_system_that_knows_no_holes(store: Store, tmp_path: Path) -> None:
+    """To ramfs all of a file is data."""
+    pieces = (0, 1, 0, 0, 2, 0)
+    capture(store, tmp_path, "holes", *pieces)
+    with tmpfs(tmp_path, kind="ramfs") as root:
+        store.restore("holes", root / "disk")
+        assert extents(root / "disk") == [(0, len(disk_bytes(*pieces)))]
+        assert (root / "disk").read_bytes() == disk_bytes(*pieces)
+
+
+def test_50_a_file_system_that_fills_holes(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As FAT does: a file that is made longer takes all of its space at once."""
+    pieces = (0, 1, 0, 0, 2, 0)
+    capture(store, tmp_path, "holes", *pieces)
+    monkeypatch.setattr(os, "ftruncate", lambda fd, size: os.posix_fallocate(fd, 0, size))
+    store.restore("holes", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == disk_bytes(*pieces)

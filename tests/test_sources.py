@@ -57,6 +57,7 @@ def test_record_is_read_as_it_was_written(record: SourceRecord) -> None:
 
 
 def test_the_last_record_of_a_path_counts(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
     known = Sources(str(tmp_path / "store/cache"))
     path = tmp_path / "disk"
     assert known.last(path) is None

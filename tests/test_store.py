@@ -84,30 +84,6 @@ def test_init_makes_a_store_and_opens_the_one_that_is_there(tmp_path: Path) -> N
         assert stat.S_IMODE(path.stat().st_mode) == 0o444
 
 
-@pytest.mark.parametrize(("umask", "directories"), [("0", 0o755), ("0o077", 0o700), ("0o777", 0o700)])
-def test_modes_under_any_umask(tmp_path: Path, umask: str, directories: int) -> None:
-    """Row 37. With 0o777 nobody but root could use what mkdir(2) makes, unless the modes are set."""
-    write_disk(tmp_path / "disk", 1)
-    code = f"""
-import os, sys
-os.umask({umask})
-from casstore import Snapshot, Store
-with Store.init(sys.argv[1] + "/store") as store:
-    Snapshot.builder(sys.argv[1] + "/disk").name("one").create(store)
-    store.remove("one")
-"""
-    python(code, tmp_path)
-    modes = {str(path): stat.S_IMODE(path.lstat().st_mode) for path in (tmp_path / "store").rglob("*")}
-    wrong = [
-        (path, oct(mode))
-        for path, mode in modes.items()
-        if not Path(path).is_symlink()
-        and not path.endswith("sqlite")
-        and mode not in ({directories} if Path(path).is_dir() else {0o644, 0o444})
-    ]
-    assert wrong == []
-
-
 def test_a_plain_layout_is_no_store(tmp_path: Path) -> None:
     LayoutTarget(str(tmp_path / "layout"), create=True)
     with pytest.raises(NotFound):

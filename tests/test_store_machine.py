@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,8 +22,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from casstore import Store
+from casstore import Store, spec
 from casstore.errors import AlreadyExists, CorruptContent, HasChildren, NotFound
+from casstore.retention import Policy
 from tests.support.stores import (
     FAST,
     all_files,
@@ -40,8 +44,19 @@ NAMES = st.sampled_from(["a", "b", "c", "D-1", "e.2"])
 PIECES = st.lists(st.integers(0, 6), min_size=1, max_size=5).map(tuple)
 
 
+NOWHERE = f"../blobs/sha256/{'0' * 64}"
+
+
+def digest_in(link: str) -> str:
+    return link.replace("../blobs/sha256/", "sha256:")
+
+
 class StoreMachine(RuleBasedStateMachine):
-    """`model` maps each name to its snapshot's digest; `disks` and `parents` are what was captured under a digest."""
+    """`model` maps each name to its snapshot's digest; `disks` and `parents` are what was captured under a digest.
+
+    `broken` maps the names of broken refs to their links. `trash` has (number of the removal, name, digest), the last
+    first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +65,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = Store.init(self.root, options=FAST)
         self.other: Store | None = None
         self.model: dict[str, str] = {}
-        self.broken: set[str] = set()
+        self.broken: dict[str, str] = {}
+        self.trash: list[tuple[int, str, str]] = []
+        self.removals = 0
         self.disks: dict[str, tuple[int, ...]] = {}
         self.parents: dict[str, str | None] = {}
         self.ids: dict[str, str] = {}
@@ -80,7 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         assert force or not taken
         digest = str(made.digest)
-        self.broken.discard(name)
+        self.broken.pop(name, None)
         self.model[name], self.disks[digest], self.ids[digest] = digest, pieces, str(made.id)
         self.parents[digest] = None if parent is None else made.parent
         assert (made.parent is None) == (parent is None)
@@ -99,7 +116,7 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             assert free or force
             self.model[name] = digest
-            self.broken.discard(name)
+            self.broken.pop(name, None)
 
     @rule(name=NAMES, force=st.booleans())
     def remove(self, name: str, force: bool) -> None:
@@ -114,10 +131,12 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             assert removed.names == (name,)
             if name in self.broken:
-                self.broken.remove(name)
+                link = self.broken.pop(name)
+                self.thrown_away({name: digest_in(link)} if link == NOWHERE else {})
             else:
                 assert force or not self.has_children(name)
                 digest = self.model.pop(name)
+                self.thrown_away({name: digest})
                 assert str(removed.digest) == digest
                 assert sorted(removed.remaining) == sorted(n for n, d in self.model.items() if d == digest)
 
@@ -129,24 +148,68 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def remove_by_digest(self, data: st.DataObject) -> None:
-        digest = data.draw(st.sampled_from(sorted(set(self.model.values()))))
+        digest = self.model[data.draw(st.sampled_from(sorted(self.model)))]  # digests differ from run to run
         removed = self.store.remove(digest, force=True)
         gone = {name for name, named in self.model.items() if named == digest}
         assert set(removed.names) == gone
         assert removed.remaining == ()
+        self.thrown_away(dict.fromkeys(gone, digest))
         self.model = {name: named for name, named in self.model.items() if name not in gone}
 
-    @rule()
-    def gc(self) -> None:
+    @rule(count=st.integers(1, 3))
+    def prune(self, count: int) -> None:
+        kept = list(dict.fromkeys(str(handle.digest) for handle in self.store.list()))[:count]
+        gone = {name: digest for name, digest in self.model.items() if digest not in kept}
+        report = self.store.prune(Policy(last=count), now=datetime.now(UTC))
+        assert sorted(report.removed) == sorted(gone)
+        self.thrown_away(gone)
+        self.model = {name: digest for name, digest in self.model.items() if name not in gone}
+
+    def thrown_away(self, names: Mapping[str, str]) -> None:
+        self.removals += 1
+        self.trash = [*((self.removals, name, names[name]) for name in sorted(names)), *self.trash]
+
+    def offered(self) -> list[tuple[int, str, str]]:
+        """What undo can be asked for."""
+        stand = {**self.model, **{name: digest_in(link) for name, link in self.broken.items()}}
+        return [each for each in self.trash if stand.get(each[1]) != each[2]]
+
+    @rule(name=st.none() | NAMES)
+    def undo(self, name: str | None) -> None:
+        offered = [each for each in self.offered() if name in {None, each[1]}]
+        wanted = [each for each in offered if name is None and each[0] == offered[0][0]] or offered[:1]
+        taken = {each for _, each, digest in wanted if each in self.broken or self.model.get(each, digest) != digest}
+        lost = any(digest not in self.disks for _, _, digest in wanted)
+        try:
+            back = self.store.undo(name)
+        except AlreadyExists:
+            assert taken
+        except NotFound:
+            assert not wanted or (lost and not taken)
+        else:
+            assert wanted
+            assert not taken
+            assert not lost
+            assert [(each.name, str(each.removed.digest)) for each in back] == [each[1:] for each in wanted]
+            self.model |= {each: digest for _, each, digest in wanted}
+            self.trash = [each for each in self.trash if each not in wanted]
+
+    @rule(keep=st.booleans())
+    def gc(self, keep: bool) -> None:
         before = blobs(self.root)
-        kept = reachable(self.root)
-        foretold = self.store.gc(dry_run=True)
+        keep_trash = 3600.0 if keep else None
+        kept = reachable(self.root, trash=keep)
+        foretold = self.store.gc(dry_run=True, keep_trash=keep_trash)
         assert blobs(self.root) == before
-        report = self.store.gc()
-        assert report.removed == foretold.removed
+        report = self.store.gc(keep_trash=keep_trash)
+        assert (report.removed, report.freed, report.dropped) == (foretold.removed, foretold.freed, foretold.dropped)
         assert {digest.hex for digest in report.removed} == before - kept
         assert blobs(self.root) == kept
-        assert leftovers(self.root) == []
+        dropped, stay = ([], self.trash) if keep else (self.trash, [])
+        assert [(ref.name, str(ref.digest)) for ref in report.dropped] == [each[1:] for each in dropped]
+        assert [(ref.name, str(ref.digest)) for ref in report.kept_removed] == [each[1:] for each in stay]
+        self.trash = stay
+        assert len(leftovers(self.root)) == len(stay)
 
     @rule()
     def reindex(self) -> None:
@@ -200,26 +263,43 @@ class StoreMachine(RuleBasedStateMachine):
         if self.other is not None:
             self.other.close()
             self.other = None
-        self.root = new
+        self.root, self.trash = new, []
         self.store = Store.open(self.root, options=FAST)
 
-    @rule(name=NAMES, link=st.sampled_from(["/etc/passwd", "nowhere", f"../blobs/sha256/{'0' * 64}"]))
+    @rule(name=NAMES, link=st.sampled_from(["/etc/passwd", "nowhere", NOWHERE]))
     def break_ref(self, name: str, link: str) -> None:
         path = self.root / "refs" / name
         path.unlink(missing_ok=True)
         path.symlink_to(link)
         self.model.pop(name, None)
-        self.broken.add(name)
+        self.broken[name] = link
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), name=NAMES)
     def link_ref_by_hand(self, data: st.DataObject, name: str) -> None:
-        digest = data.draw(st.sampled_from(sorted(self.model.values())))
+        digest = self.model[data.draw(st.sampled_from(sorted(self.model)))]
         path = self.root / "refs" / name
         path.unlink(missing_ok=True)
         path.symlink_to(f"../blobs/sha256/{digest.removeprefix('sha256:')}")
         self.model[name] = digest
-        self.broken.discard(name)
+        self.broken.pop(name, None)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), name=NAMES)
+    def another_tool_adds_a_name_that_is_adopted(self, data: st.DataObject, name: str) -> None:
+        digest = self.model[data.draw(st.sampled_from(sorted(self.model)))]
+        document = json.loads((self.root / "index.json").read_bytes())
+        size = (self.root / "blobs/sha256" / digest.removeprefix("sha256:")).stat().st_size
+        annotations = {spec.ANNOTATION_REF_NAME: name}
+        entry = {"mediaType": spec.MEDIA_MANIFEST, "digest": digest, "size": size, "annotations": annotations}
+        document["manifests"].append(entry)
+        (self.root / "index.json").write_text(json.dumps(document))
+        report = self.store.adopt(drop=True)
+        free = name not in self.model and name not in self.broken
+        assert [(each.name, str(each.digest)) for each in report.adopted] == ([(name, digest)] if free else [])
+        assert len(report.left) == (not free and self.model.get(name) != digest)
+        assert self.store.foreign() == []
+        self.model |= {name: digest} if free else {}
 
     # what must hold
 
@@ -228,7 +308,8 @@ class StoreMachine(RuleBasedStateMachine):
         for store in filter(None, (self.store, self.other)):
             listed = {handle.name: handle for handle in store.list()}
             assert {name: str(handle.digest) for name, handle in listed.items()} == self.model
-            assert {problem.name for problem in store.problems()} == self.broken
+            assert {problem.name for problem in store.problems()} == self.broken.keys()
+            assert [(ref.name, str(ref.digest)) for ref in store.removed()] == [each[1:] for each in self.offered()]
             assert {name: str(handle.id) for name, handle in listed.items()} == {
                 name: self.ids[digest] for name, digest in self.model.items()
             }

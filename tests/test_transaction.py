@@ -117,3 +117,15 @@ def test_a_push_of_wrong_bytes_stages_nothing(other: Store) -> None:
         with pytest.raises(DigestMismatch):
             change.push(descriptor, Lying())
         assert not change.exists(descriptor)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1])
+def test_16_a_hit_must_have_its_size(store: Store, tmp_path: Path, size: int) -> None:
+    """What a crash left empty, short or long under its final name is stored again, not relied on."""
+    first = capture(store, tmp_path, "first", 1, 2)
+    pack = first.artifact_manifest.packs[0]
+    path = blob_path(Path(store.path), pack.digest)
+    path.chmod(0o644)
+    os.truncate(path, pack.size + size if size else 0)
+    capture(store, tmp_path, "second", 1, 2)
+    require_sound(Path(store.path), contents={"first": disk_bytes(1, 2), "second": disk_bytes(1, 2)})

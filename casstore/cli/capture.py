@@ -25,6 +25,7 @@ from casstore.cli.options import (
     verb,
     workers_option,
 )
+from casstore.cli.salvaged import report_salvaged
 from casstore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ def _created_document(snapshot: Snapshot, cost: Created | None, seconds: float) 
     casstore restore base disk.ext4
     casstore restore base sandbox/
     casstore restore base disk.ext4 --seed disk.ext4 -f
+    casstore restore base rest.ext4 --salvage
     casstore restore sha256:1f00a2 - | gzip > disk.gz""",
 )
 @selector()
@@ -244,13 +246,21 @@ def _created_document(snapshot: Snapshot, cost: Created | None, seconds: float) 
     type=click.Path(),
     help="A disk that may have much in common with this one; may be given several times, and may be DEST.",
 )
+@click.option("--salvage", is_flag=True, help="Of a damaged snapshot, write what can be read; say what is missing.")
 @workers_option
 @force_option("Replace what is at DEST.")
+@json_option
 @quiet_option
 @progress_option
-@click.pass_obj
+@click.pass_context
 def restore(
-    session: Session, snapshot: str, destination: str, seeds: tuple[str, ...], workers: int | None, force: bool
+    ctx: click.Context,
+    snapshot: str,
+    destination: str,
+    seeds: tuple[str, ...],
+    salvage: bool,
+    workers: int | None,
+    force: bool,
 ) -> None:
     """Write a disk back: the same bytes, and the same holes.
 
@@ -259,14 +269,27 @@ def restore(
 
     What a --seed FILE holds of the disk is taken from there: shared with it on file systems with reflinks (XFS, Btrfs),
     else copied. It is read as a whole first, so it pays where it shares, or where the store is slow.
+
+    With --salvage a damaged snapshot is no error: all chunks that are sound are written, the others are holes, and
+    their byte ranges are listed; --json lists all of them. The exit code is 3 then, and 0 if nothing is missing.
     """
+    session: Session = ctx.obj
+    if session.as_json and not salvage:
+        raise click.UsageError("--json: expected --salvage with it")
     if not destination:
         raise click.UsageError("invalid DEST '': expected a file, a directory or -")
     if destination == "-":
-        if seeds:
-            raise click.UsageError("--seed: expected a file or directory as DEST, got -")
+        if seeds or salvage:
+            option = "--salvage" if salvage else "--seed"
+            raise click.UsageError(f"{option}: expected a file or directory as DEST, got -")
         session.refuse_terminal(output=True)
     start = time.monotonic()
+    if salvage:
+        with session.open_store() as store, session.progress() as progress:
+            salvaged = store.salvage(
+                snapshot, destination, force=force, seeds=seeds, workers=workers or 0, progress=progress
+            )
+        ctx.exit(report_salvaged(session, snapshot, salvaged, time.monotonic() - start))
     with session.open_store() as store, session.progress() as progress:
         found = store.open_snapshot(snapshot)
         if destination == "-":

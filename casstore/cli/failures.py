@@ -1,6 +1,7 @@
 """How a run ends: errors and signals become a text on stderr, and an exit code.
 
     0      done
+    3      done, and damage was found
     2..17  an error of the library, by its class (casstore.errors); 2 also for words that were not understood
     1      anything else
     128+n  stopped by signal n: 129 SIGHUP, 130 SIGINT, 143 SIGTERM
@@ -23,6 +24,9 @@ import click
 
 from casstore.cli.render import line, printable
 from casstore.errors import CasstoreError, StorageError
+
+DAMAGED = 3
+"""What a check that found damage exits with: no error, for it did what was asked."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INSIST = 0.01  # seconds
@@ -83,6 +87,8 @@ class Report:
         if isinstance(error, OSError):
             where = f"{error.filename!r}: " if error.filename else ""
             return self.tell("StorageError", f"{where}{error.strerror or error}", StorageError.exit_code)
+        if isinstance(error, MemoryError):
+            return self.tell("MemoryError", "not enough memory: give it more, or let it work with fewer --workers", 1)
         hint = "" if self._debug else "Run it again with --debug before the verb for a traceback, and report it."
         return self.tell("InternalError", f"unexpected {type(error).__name__}: {error}", 1, hint=hint)
 

@@ -23,6 +23,7 @@ _SECTIONS = {
         "restore": "capture:restore",
         "tag": "snapshots:tag",
         "remove": "snapshots:remove",
+        "undo": "retention:undo",
     },
     "Registries and OCI layouts": {
         "push": "transfers:push",
@@ -32,7 +33,11 @@ _SECTIONS = {
         "logout": "login:logout",
     },
     "Upkeep": {
+        "check": "check:check",
         "stats": "stats:stats",
+        "prune": "retention:prune",
+        "init": "init:init",
+        "adopt": "adoption:adopt",
         "gc": "upkeep:gc",
         "reindex": "upkeep:reindex",
         "completion": "completion:completion",
@@ -125,7 +130,8 @@ class CommandLine(click.Group):
     type=click.Choice(["full", "none"]),
     default="full",
     show_default=True,
-    help="none leaves out every fsync: faster, and a power cut may lose or tear what was written last.",
+    help="full: what is reported as done survives a power cut. none: no fsync at all, which is faster; a power cut may"
+    " lose or tear what was written last. A killed process does no harm with either.",
 )
 @click.option(
     "--wait",

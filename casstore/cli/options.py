@@ -181,6 +181,18 @@ def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
     return [CompletionItem(name) for name in names if name.startswith(incomplete) and name[:1].isalnum()]
 
 
+def label_filters(labels: Sequence[str], option: str = "--label") -> list[tuple[str, str | None]]:
+    """`K[=V]` words as pairs; None stands for any value.
+
+    Raises:
+        click.UsageError: a word with nothing before its `=`.
+    """
+    parts = [label.partition("=") for label in labels]
+    if any(not key for key, _, _ in parts):
+        raise click.UsageError(f"invalid {option}: expected K or K=V")
+    return [(key, value if equals else None) for key, equals, value in parts]
+
+
 def parse_labels(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """`K=V` words as pairs.
 

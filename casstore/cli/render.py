@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from casstore.manifest import Manifest
+    from casstore.trash import RemovedRef
 
 JSON_VERSION = 1
 """`version` of every JSON output; a field may be added within a version, none changes or goes."""
@@ -52,6 +55,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def them(number: int) -> str:
+    """`it` for one, else `them`."""
+    return "it" if number == 1 else "them"
+
+
 def created(manifest: Manifest) -> str:
     """When it was captured, in UTC; as it was recorded where that cannot be read."""
     return time_text(manifest.created_at)
@@ -62,7 +70,27 @@ def time_text(recorded: str) -> str:
     from casstore.manifest import created_time
 
     time = created_time(recorded)
-    return printable(recorded) if time is None else time.strftime("%Y-%m-%d %H:%M:%S")
+    return printable(recorded) if time is None else clock(time)
+
+
+def clock(time: datetime) -> str:
+    """A time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """Names for people; of many the first, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
+def removed(ref: RemovedRef) -> dict[str, Any]:
+    """A removed name, for JSON."""
+    return {
+        "name": ref.name,
+        "digest": str(ref.digest),
+        "removed_at": None if ref.time is None else ref.time.isoformat(),
+    }
 
 
 def manifest_document(manifest: Manifest) -> dict[str, Any]:

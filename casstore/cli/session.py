@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class Session:
     """--progress: one of progress.KINDS."""
     display: progress.Silent = field(default_factory=progress.Silent)
     """What shows progress now; all that is said goes through it."""
+    _warned: bool = False
 
     @property
     def durability(self) -> Durability:
@@ -40,8 +42,8 @@ class Session:
 
         return Durability.FULL if self.durable else Durability.NONE
 
-    def open_store(self, *, create: bool = False) -> Store:
-        """The store of this run; a context manager.
+    def open_store(self, *, create: bool = False, share: bool = False) -> Store:
+        """The store of this run; a context manager. What is odd about the store itself is told once.
 
         Raises:
             NotFound: there is none, and `create` is not set.
@@ -50,7 +52,13 @@ class Session:
         from casstore.storedir import StoreOptions
 
         options = StoreOptions(durability=self.durability, wait=self.wait)
-        return Store.open(self.settings.store, create=create, options=options)
+        path = self.settings.store
+        store = Store.init(path, share=share, options=options) if create else Store.open(path, options=options)
+        if not self._warned:
+            for warning in store.warnings:
+                self.warn(warning)
+            self._warned = True
+        return store
 
     def emit(self, text: str) -> None:
         """Write a line of data to stdout. The caller has escaped what came from elsewhere."""
@@ -103,5 +111,6 @@ class Session:
 
 def _display(kind: str, expected: int | None = None) -> progress.Silent:
     """A display of one of progress.KINDS; `auto`, which is still to be decided, shows nothing."""
+    displays: dict[str, Callable[[int | None], progress.Silent]]
     displays = {"bar": Bars, "plain": progress.Lines, "json": progress.JsonLines}
     return displays[kind](expected) if kind in displays else progress.Silent()

@@ -13,6 +13,7 @@ from casstore.cli.options import (
     complete_names,
     force_option,
     json_option,
+    label_filters,
     progress_option,
     quiet_option,
     selector,
@@ -20,7 +21,7 @@ from casstore.cli.options import (
 )
 from casstore.cli.session import Session
 from casstore.cli.verification import report_document, verified
-from casstore.errors import CasstoreError, NotFound
+from casstore.errors import CasstoreError
 
 if TYPE_CHECKING:
     from casstore.catalog import Entry
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from casstore.manifest import Manifest
     from casstore.oci import Descriptor
     from casstore.snapshot import Snapshot, SnapshotHandle
-    from casstore.store import Store
     from casstore.verify import VerifyReport
 
 _HEAD = ("NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED", "DIGEST")
@@ -74,9 +74,7 @@ def list_snapshots(
         return
     if referrers:
         raise click.UsageError("--referrers: expected a HOST/REPO or oci:DIR with it, got none")
-    wanted = {key: value if equals else None for key, equals, value in (label.partition("=") for label in labels)}
-    if "" in wanted:
-        raise click.UsageError("invalid --label: expected K or K=V")
+    wanted = dict(label_filters(labels))
     if directory is not None:
         _list_directory(session, directory, wanted)
         return
@@ -96,7 +94,7 @@ def list_snapshots(
     for problem in problems:
         session.warn(f"snapshot {problem.name}: {problem.problem}")
     for digest in foreign:
-        session.warn(f"index.json: another tool added {digest}; gc keeps what it needs")
+        session.warn(f"index.json: another tool added {digest}; gc keeps what it needs; see casstore adopt")
 
 
 def _list_directory(session: Session, directory: str, wanted: dict[str, str | None]) -> None:
@@ -317,7 +315,8 @@ def tag(session: Session, snapshot: str, name: str, force: bool) -> None:
 def remove(ctx: click.Context, snapshots: tuple[str, ...], force: bool, connection: Connection) -> None:
     """Remove a name, or by digest all names of a snapshot; or one tag of a repository or OCI layout.
 
-    One that cannot be removed does not keep the others. The space is freed by the next casstore gc.
+    One that cannot be removed does not keep the others. The space is freed by the next casstore gc; until then casstore
+    undo takes back what was removed.
 
     Elsewhere the tag alone goes: what it stands for stays, with all its other tags. Not every registry can do that.
     """
@@ -332,21 +331,15 @@ def remove(ctx: click.Context, snapshots: tuple[str, ...], force: bool, connecti
 
 def _remove_names(session: Session, names: Sequence[str], *, force: bool) -> list[CasstoreError]:
     """The errors of those that cannot be removed."""
-    failed: dict[str, CasstoreError] = dict.fromkeys(names, NotFound())
-    if failed:
-        with session.open_store() as store:
-            before = len(failed) + 1
-            while 0 < len(failed) < before:  # a parent can go once its children are gone: in any order they were given
-                before = len(failed)
-                failed = {wanted: error for wanted in failed if (error := _remove(session, store, wanted, force=force))}
-    return list(failed.values())
-
-
-def _remove(session: Session, store: Store, wanted: str, *, force: bool) -> CasstoreError | None:
-    try:
-        removed = store.remove(wanted, force=force)
-    except CasstoreError as error:
-        return error
-    rest = f"; it is still there as {', '.join(removed.remaining)}" if removed.remaining else ""
-    session.say(f"removed {', '.join(removed.names)}{rest}")
-    return None
+    if not names:
+        return []
+    with session.open_store() as store:
+        removed, failed = store.remove_all(names, force=force)
+        there = {ref.name for ref in store.removed()} if removed else set()
+    for each in removed:
+        rest = f"; it is still there as {', '.join(each.remaining)}" if each.remaining else ""
+        session.say(f"removed {', '.join(each.names)}{rest}")
+    back = sum(name in there for each in removed for name in each.names)  # a full disk has no room for what undoes it
+    if back:
+        session.say(f"casstore undo takes {render.them(back)} back, until casstore gc")
+    return list(failed)

@@ -1,7 +1,7 @@
 """Sizes, durations and rates as people write them: `10MiB`, `1h30m`, `500k/s`.
 
     size        NUMBER[k|M|G|T][B] in steps of 1000, or with an i (KiB, Mi, ...) in steps of 1024; bytes without a unit
-    duration    NUMBER[s|m|h|d], several added up: 1h30m; seconds without a unit
+    duration    NUMBER[s|m|h|d|w], several added up: 1h30m; seconds without a unit
     rate        a size, then /s, which may be left out
     frequency   NUMBER[/s|/m|/h]: so many in each second, minute or hour
 
@@ -21,9 +21,9 @@ N = TypeVar("N", int, float)
 
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
 _SIZE = re.compile(rf"{_NUMBER} ?(?:([kmgt])(i?))?b?\Z", re.ASCII | re.IGNORECASE)
-_DURATION = re.compile(rf"{_NUMBER}([smhd]?)", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(rf"{_NUMBER}([smhdw]?)", re.ASCII | re.IGNORECASE)
 _FREQUENCY = re.compile(rf"{_NUMBER}(?:/([smh]))?\Z", re.ASCII | re.IGNORECASE)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST = 10 * 365 * 86400
 """Seconds; what is longer is a slip, and the clocks of some systems cannot count it."""
 

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import click
 
-from casstore.cli import render
+from casstore.cli import render, units
 from casstore.cli.options import json_option, verb
 from casstore.cli.session import Session
+
+_DROPPED = {
+    False: "removed for good: {names}; casstore undo does not take {them} back any more",
+    True: "removed already: {names}; casstore undo could not take {them} back any more",
+}
+_KEPT = "removed, and kept for now: {names}; casstore undo takes {them} back"
 
 
 @verb(
     "gc",
     examples="""
     casstore gc --dry-run
-    casstore gc""",
+    casstore gc
+    casstore gc --keep-trash 7d""",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--keep-trash",
+    metavar="DURATION",
+    callback=units.read_as(units.parse_duration),
+    help="Keep what was removed in this time, as 7d: casstore undo can still take it back.",
+)
 @json_option
 @click.pass_obj
-def gc(session: Session, dry_run: bool) -> None:
+def gc(session: Session, dry_run: bool, keep_trash: float | None) -> None:
     """Free the space of what no snapshot needs any more.
 
-    Safe at any time: what running commands rely on is kept, and so is what other tools added to index.json.
+    Safe at any time: what running commands rely on is kept, and so is what other tools added to index.json. What was
+    removed cannot be taken back afterwards, but for what --keep-trash keeps.
     """
     with session.open_store() as store:
-        report = store.gc(dry_run=dry_run)
+        report = store.gc(dry_run=dry_run, keep_trash=keep_trash)
     if session.as_json:
         session.emit(
             render.document(
@@ -35,6 +49,8 @@ def gc(session: Session, dry_run: bool) -> None:
                 foreign=report.foreign,
                 unknown=list(report.unknown),
                 dead_operations=report.dead_operations,
+                dropped=[render.removed(ref) for ref in report.dropped],
+                kept_removed=[render.removed(ref) for ref in report.kept_removed],
             )
         )
         return
@@ -43,8 +59,11 @@ def gc(session: Session, dry_run: bool) -> None:
     if report.dead_operations:
         what += f" and what {render.count(report.dead_operations, 'interrupted command')} left"
     session.emit(f"{verbs} {what}, {render.size(report.freed)}; {report.kept} kept")
+    for refs, text in ((report.dropped, _DROPPED[dry_run]), (report.kept_removed, _KEPT)):
+        if refs:
+            session.say(text.format(names=render.some([ref.name for ref in refs]), them=render.them(len(refs))))
     if report.foreign:
-        session.warn(f"index.json: {_entries(report.foreign)} that another tool added; kept, with what they need")
+        session.warn(f"index.json: {_entries(report.foreign)} that another tool added; kept: see casstore adopt")
     for name in report.unknown:
         session.warn(f"blobs/sha256/{name}: not a blob; left alone")
 

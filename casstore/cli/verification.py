@@ -103,16 +103,21 @@ def _everything(store: Store) -> Iterator[str]:
 
 
 def _verify(session: Session, store: Store, wanted: str, workers: int) -> _Outcome:
-    """A snapshot that is there, but not all of it, counts as corrupt: NotFound is for one that is not."""
-    snapshot = None
+    """A snapshot that is there, but not all of it, counts as corrupt: NotFound is for one that is not, or that was
+    removed meanwhile.
+    """
+    snapshot, failed = None, None
     try:
-        store.get(wanted)
-        try:
-            snapshot = store.open_snapshot(wanted)
-            with session.progress(expected=snapshot.stored_bytes) as progress:
-                return _Outcome(wanted, snapshot, snapshot.verify(workers=workers, progress=progress), None)
-        except NotFound as error:
-            raise CorruptContent(str(error)) from error
+        while True:
+            digest = store.get(wanted).digest
+            try:
+                snapshot = store.open_snapshot(wanted)
+                with session.progress(expected=snapshot.stored_bytes) as progress:
+                    return _Outcome(wanted, snapshot, snapshot.verify(workers=workers, progress=progress), None)
+            except NotFound as error:
+                if digest == failed:
+                    raise CorruptContent(str(error)) from error
+                failed = digest  # once more: is it still there?
     except CasstoreError as error:
         return _Outcome(wanted, snapshot, None, error)
 
