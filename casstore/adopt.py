@@ -1,13 +1,15 @@
 """Adopting what other OCI tools added to a store: `skopeo copy ... oci:STORE:name`, `umoci tag`.
 
 They know index.json and blobs/ only. What they add is kept, as a root of gc, but it is no snapshot of the store: nobody
-has verified it, and it has no ref. Adopting verifies each snapshot as a pull does, stored bytes and every chunk, and
-gives it a ref. What is no snapshot, is damaged, or has no free name is reported, and stays as it is; or, to let gc free
-what only it needs, is taken out of index.json.
+has verified it, and it has no ref. Adopting verifies each snapshot as a pull does, stored bytes and every chunk, lets
+its blobs be changed by nobody any more, and gives it a ref. What is no snapshot, is damaged, or has no free name is
+reported, and stays as it is; or, to let gc free what only it needs, is taken out of index.json.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,14 +18,36 @@ from typing import Any
 from casstore import spec
 from casstore.artifact import Artifact
 from casstore.catalog import Catalog
+from casstore.contents import verify_integrity
 from casstore.digest import Digest
-from casstore.errors import AlreadyExists, CorruptContent, DocumentError, InvalidDigest, InvalidName, NotFound
+from casstore.errors import (
+    AlreadyExists,
+    CorruptContent,
+    DocumentError,
+    InvalidDigest,
+    InvalidName,
+    NotFound,
+    UnsupportedVersion,
+    storage_errors,
+)
+from casstore.intake import verify_chunks
 from casstore.jsondoc import load_object
 from casstore.names import SnapshotName, parse_name
 from casstore.oci import Descriptor
+from casstore.permissions import Owners
+from casstore.progress import Meter, silent
 from casstore.storedir import StoreDirectory
+from casstore.storeindex import ref_name
 from casstore.streams import fetch_all, read_through
 from casstore.transaction import Transaction
+
+
+class _NoSnapshot(CorruptContent):
+    """A document of another tool."""
+
+
+_OF_OTHERS = (_NoSnapshot, UnsupportedVersion)
+"""What is no damage: it is as its maker wanted it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +66,8 @@ class NotAdopted:
     digest: str
     """As the entry says, which may be no digest that is known here."""
     reason: str
+    damaged: bool
+    """Whether a part of it is missing or damaged; else it is no snapshot, or its name or form is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +86,14 @@ def adopt(store: StoreDirectory, catalog: Catalog, *, drop: bool = False, dry_ru
 
     An entry's name is its `org.opencontainers.image.ref.name`; one without gets `adopted-<12 hex>`.
 
+    A dry run takes no lock and changes nothing, so a store that may only be read will do.
+
     Raises:
         StorageError: the store is read-only, or the file system refused.
         StoreLocked: another process does not let go of the store.
     """
-    store.require_writable()
+    if not dry_run:
+        store.require_writable()
     adopted: list[Adopted] = []
     left: list[NotAdopted] = []
     done: list[dict[str, Any]] = []
@@ -73,7 +102,8 @@ def adopt(store: StoreDirectory, catalog: Catalog, *, drop: bool = False, dry_ru
             adopted.append(_adopt(store, catalog, entry, dry_run=dry_run))
             done.append(entry)
         except (AlreadyExists, CorruptContent, NotFound, InvalidName, InvalidDigest) as error:
-            left.append(NotAdopted(_name_in(entry), str(entry["digest"]), str(error)))
+            damaged = isinstance(error, (CorruptContent, NotFound)) and not isinstance(error, _OF_OTHERS)
+            left.append(NotAdopted(ref_name(entry), str(entry["digest"]), str(error), damaged))
             if drop:
                 done.append(entry)
     if done and not dry_run:
@@ -90,19 +120,50 @@ def _adopt(store: StoreDirectory, catalog: Catalog, entry: Mapping[str, Any], *,
         InvalidName, InvalidDigest: the entry's are not ours.
     """
     root = store.resolve(str(Digest.parse(entry["digest"])))
-    name = _name_for(store, root.digest, _name_in(entry))
+    name = _name_for(store, root.digest, ref_name(entry))
     store.refs.require_free(name, unless=root.digest)
     _require_snapshot(store, root)
+    known = bool(catalog.entries([root.digest]))
+    if dry_run:
+        if not known:
+            _verify(store, catalog, root)
+        return Adopted(name, root.digest)
+    owners = Owners(store.blobs.path)
     with Transaction(store, catalog) as change:
-        known = bool(catalog.entries([root.digest]))
         for blob in () if known else (root, *Artifact.load(change, root).manifest.children):
             if change.exists(blob):  # from now on gc keeps it
-                read_through(change, blob)
-        if dry_run:
-            change.verify(root)
-        else:
-            change.tag(root, name)
+                _take(store, change, blob, owners)
+        change.tag(root, name)
     return Adopted(name, root.digest)
+
+
+def _take(store: StoreDirectory, change: Transaction, blob: Descriptor, owners: Owners) -> None:
+    """Verify a blob's bytes, with nobody able to change them any more: what somebody else could write to meanwhile, by
+    another name or as its owner, is copied, and the copy counts. It is synced, too, which other tools do not do.
+    """
+    fd = store.blobs.open(blob.digest, size=blob.size)
+    try:
+        with storage_errors(f"adopting blob {blob.digest}"):
+            info = os.fstat(fd)
+            if owners.may_others_write(info):
+                theirs = info.st_uid != os.geteuid() or bool(info.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+                if theirs or info.st_nlink > 1:
+                    change.push(blob, store.blobs)
+                    return
+                os.fchmod(fd, 0o444)
+            read_through(change, blob)
+            store.durability.sync_file(fd)
+    finally:
+        os.close(fd)
+
+
+def _verify(store: StoreDirectory, catalog: Catalog, root: Descriptor) -> None:
+    """What `_take` and the commit verify, of the stored blobs as they are."""
+    artifact = Artifact.load(store.blobs, root)
+    for blob in artifact.manifest.children:
+        read_through(store.blobs, blob)
+    verify_chunks(artifact, known=lambda pack: catalog.chunks_of(pack.digest), workers=0)
+    verify_integrity(artifact, workers=0, meter=Meter(silent, "hashing", None))
 
 
 def _name_for(store: StoreDirectory, digest: Digest, told: str | None) -> SnapshotName:
@@ -125,10 +186,4 @@ def _require_snapshot(store: StoreDirectory, root: Descriptor) -> None:
             return
         told = document.get("artifactType") or document.get("mediaType") or "a manifest without a type"
         kind = ascii(told)[:100]
-    raise CorruptContent(f"{root.digest}: expected a snapshot ({spec.ARTIFACT_TYPE}), got {kind}")
-
-
-def _name_in(entry: Mapping[str, Any]) -> str | None:
-    annotations = entry.get("annotations")
-    name = annotations.get(spec.ANNOTATION_REF_NAME) if isinstance(annotations, dict) else None
-    return name if isinstance(name, str) else None
+    raise _NoSnapshot(f"{root.digest}: expected a snapshot ({spec.ARTIFACT_TYPE}), got {kind}")

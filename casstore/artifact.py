@@ -28,6 +28,8 @@ from casstore.pack import PackDirectory, Place, StoredPack
 
 _WINDOW = 65536
 """Chunks planned at a time (about 1.5 GiB of disk), so that a plan's memory does not grow with the disk."""
+_PACKS = 256
+"""Packs whose directories are compared with the runs at a time, or fewer that have _WINDOW chunks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,25 +125,35 @@ class Artifact:
             raise DocumentError(subject, problem, at="upper")
 
     def check_runs(self) -> None:
-        """Compare each disk's runs with the directories of their packs, pack by pack.
+        """Compare each disk's runs with the directories of their packs, some packs at a time.
 
         Raises:
             DocumentError: they contradict each other.
         """
         subject = f"snapshot {self.digest}"
         grouped = [_Grouped(disk.runs, len(self.directories)) for disk in self.map.disks]
-        for n, table in enumerate(self.directories.tables()):
-            sums: npt.NDArray[np.uint64] | None = None
+        for packs, lengths in self._lengths():
+            counts = np.array([len(each) for each in lengths])
+            before = np.cumsum(counts) - counts  # chunks of the packs before, in the columns of all these packs
+            sums = np.zeros(counts.sum() + 1, np.uint64)
+            np.cumsum(np.concatenate(lengths), dtype=np.uint64, out=sums[1:])
             for disk, runs in zip(self.map.disks, grouped, strict=True):
-                start, end, length = runs.of(n)
-                if not len(start):
-                    continue
-                if (end > len(table.ids)).any():
+                pack, start, end, length = runs.of(packs)
+                if (end > counts[pack]).any():
                     raise DocumentError(subject, "a run goes past the end of its pack", at=disk.name)
-                if sums is None:
-                    sums = np.concatenate([[0], np.cumsum(table.directory.lengths, dtype=np.uint64)]).astype(np.uint64)
-                if (sums[end] - sums[start] != length).any():
+                if (sums[end + before[pack]] - sums[start + before[pack]] != length).any():
                     raise DocumentError(subject, "a run's length is not that of its chunks", at=disk.name)
+
+    def _lengths(self) -> Iterator[tuple[range, list[npt.NDArray[np.uint32]]]]:
+        """Some packs, and the plain bytes of the chunks of each."""
+        first, chunks = 0, 0
+        lengths: list[npt.NDArray[np.uint32]] = []
+        for n, table in enumerate(self.directories.tables(), 1):
+            lengths.append(table.directory.lengths)
+            chunks += len(table.ids)
+            if chunks >= _WINDOW or len(lengths) == _PACKS or n == len(self.directories):
+                yield range(first, n), lengths
+                first, chunks, lengths = n, 0, []
 
     @property
     def packs(self) -> Sequence[StoredPack]:
@@ -161,7 +173,7 @@ class Artifact:
         """Per pack, which of its chunks are part of `disk`."""
         runs = _Grouped(disk.runs, len(self.directories))
         for n, table in enumerate(self.directories.tables()):
-            start, end, _ = runs.of(n)
+            _, start, end, _ = runs.of(range(n, n + 1))
             yield covered(start, end, len(table.ids))
 
     def chunks(self, disk: DiskMap) -> Iterator[Placed]:
@@ -188,11 +200,14 @@ class _Grouped:
         self._order = np.argsort(runs.pack, kind="stable")
         self._edges = np.searchsorted(runs.pack[self._order], np.arange(packs + 1, dtype=np.uint32))
 
-    def of(self, pack: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-        """(first chunk, chunk after the last one, plain bytes) of each run of a pack."""
-        rows = self._order[self._edges[pack] : self._edges[pack + 1]]
+    def of(
+        self, packs: range
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """(which of the packs, first chunk, chunk after the last one, plain bytes) of each run of some packs."""
+        rows = self._order[self._edges[packs.start] : self._edges[packs.stop]]
         first = self._runs.first[rows].astype(np.int64)
-        return first, first + self._runs.count[rows], self._runs.length[rows]
+        pack = self._runs.pack[rows].astype(np.int64) - packs.start
+        return pack, first, first + self._runs.count[rows], self._runs.length[rows]
 
 
 def verified_chunks(artifact: Artifact, directory: PackDirectory) -> npt.NDArray[np.bool_]:

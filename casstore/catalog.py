@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,9 +55,8 @@ class Catalog:
             self._replace(error, in_memory=False)
 
     def _connect(self) -> sqlite3.Connection:
-        if self._path is not None and os.path.islink(self._path):
-            os.unlink(self._path)  # not made here: what it leads to is not ours to write
         if self._path is not None:
+            _clear(self._path, f"{self._path}-journal")
             durable.make_empty(self._path, mode=0o644)  # SQLite would let the umask decide; its journal's mode follows
         path = self._path or ":memory:"
         db = sqlite3.connect(path, timeout=self._wait, isolation_level=None, check_same_thread=False)
@@ -308,6 +308,20 @@ class Catalog:
         rows = self._all("SELECT digest FROM blobs UNION SELECT digest FROM artifacts")
         return {Digest(row[0]) for row in rows}
 
+    def damaged(self, is_there: Callable[[Digest, int], bool]) -> set[Digest]:
+        """The snapshots that need a blob of which `is_there`, called with its digest and bytes, says that it is not."""
+        blobs = self._all("SELECT digest, size FROM blobs UNION SELECT digest, size FROM artifacts")
+        bad = [hex_ for hex_, size in blobs if not is_there(Digest(hex_), size)]
+        found: set[Digest] = set()
+        for batch in tables.batches(bad):
+            marks = tables.marks(batch)
+            query = (
+                "SELECT a.digest FROM artifacts AS a JOIN uses ON artifact = a.key JOIN blobs AS b ON blob = b.key"
+                f" WHERE b.digest IN ({marks}) UNION SELECT digest FROM artifacts WHERE digest IN ({marks})"
+            )
+            found.update(Digest(row[0]) for row in self._all(query, [*batch, *batch]))
+        return found
+
     def difference(self, other: sqlite3.Connection) -> str | None:
         """In which table another catalog does not say the same; see `tables.difference`."""
         return tables.difference(other, self._db)
@@ -338,3 +352,13 @@ def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
     finally:
         if db.in_transaction:
             db.execute("RELEASE one")
+
+
+def _clear(*paths: str) -> None:
+    """Remove what is no regular file, and so was not made here: what a symlink leads to is not ours to write, and
+    SQLite would wait for a FIFO. Raises OSError for a directory.
+    """
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                os.unlink(path)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Self
 
 from casstore.catalog import Catalog
 from casstore.digest import Digest
-from casstore.errors import CasstoreError, StorageError
+from casstore.errors import CasstoreError, CorruptContent, StorageError, StoreLocked
 from casstore.names import SnapshotName
 from casstore.refs import BrokenRef
 from casstore.stamps import stamp
@@ -76,6 +77,8 @@ class Derived:
         if now is not None and seen.get(_REFS_STAMP) == f"{now} {seen.get(REFS)}":
             self.failed, self.broken = {}, ()
             return
+        if not self._directory.is_changing:  # else what is derived follows soon, and looks then
+            self._note_vanished(self._directory.holding_refs())
         reading, looked = Reading({}, {}, []), None
 
         def read() -> Mapping[SnapshotName, Digest]:
@@ -93,6 +96,42 @@ class Derived:
         self.failed = self.catalog.sync(read, self._load, facts=facts)
         self.broken = reading.broken
 
+    def _note_vanished(self, lock: AbstractContextManager[object]) -> None:
+        """Let the trash tell of names that are gone, though nobody removed them with casstore, before the catalog, and
+        with it everybody, forgets them. Where that cannot be done, as on a full disk, it just goes on.
+        """
+        if self._directory.read_only:
+            return
+        with contextlib.suppress(StorageError, StoreLocked, CorruptContent):
+            if self._vanished():
+                with lock:
+                    self.catalog.remember({_REFS_STAMP: ""})  # so that one is noticed that was deleted meanwhile
+                    gone = self._vanished()
+                    if gone:
+                        self._directory.trash.note_vanished(gone)
+
+    def _vanished(self) -> dict[str, Digest]:
+        """The names that the catalog saw last, and that are neither there nor in the trash.
+
+        The catalog is not synced: after a power cut it may be from before a name moved on and was removed. So where the
+        trash has the name, but of something else, index.json must say the same.
+        """
+        if self.catalog.in_memory:
+            return {}  # it is this process's, and nobody has told it of what others removed
+        seen, refs = self.catalog.refs(), self._directory.refs
+        there = refs.names() | refs.gone_for_good
+        gone = {str(name): digest for name, digest in seen.items() if name not in there}
+        if not gone:
+            return {}
+        removed = {(ref.name, ref.digest) for ref in self._directory.trash.read()}
+        known = {name for name, _ in removed}
+        said = self._directory.index.names() or {} if known & gone.keys() else {}
+        return {
+            name: digest
+            for name, digest in gone.items()
+            if not {(name, digest), (name, None)} & removed and (name not in known or said.get(name) == digest)
+        }
+
     def foreign(self) -> Sequence[str]:
         """Digests in index.json that another tool added.
 
@@ -104,8 +143,9 @@ class Derived:
             return []
         return [str(entry["digest"]) for entry in self._directory.foreign_entries()]
 
-    def _follow(self) -> None:
-        """After a change of the refs, with refs.lock held."""
+    def _follow(self) -> bool:
+        """After a change of the refs, with refs.lock held; False where the catalog has no file that says the same."""
+        self._note_vanished(contextlib.nullcontext())
         seen, reading = self.catalog.recall(), self._directory.read()
         facts = {_NAMED: _named(reading)}
         try:
@@ -114,6 +154,7 @@ class Derived:
         finally:  # on a full disk, too
             self.failed = self.catalog.sync(lambda: reading.refs, self._load, facts=lambda: facts)
             self.broken = reading.broken
+        return not self.catalog.in_memory
 
     def _mend_index(self) -> None:
         """Derive index.json again if it does not say what the refs say."""

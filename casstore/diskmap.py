@@ -144,10 +144,9 @@ class SnapshotMap:
         if pack_count > spec.MAX_PACKS or disk_count > spec.MAX_DISKS:
             problem = f"expected at most {spec.MAX_PACKS} packs and {spec.MAX_DISKS} disks"
             raise DocumentError(cursor.subject, f"{problem}, got {pack_count} and {disk_count}", at="counts")
-        packs = []
-        for n in range(cursor.fits(pack_count, _PACK, "packs")):
-            entry = cursor.take(_PACK, f"packs[{n}]")
-            packs.append(PackEntry(Digest.from_raw(entry[:32]), entry[32:]))
+        raw = cursor.take(cursor.fits(pack_count, _PACK, "packs") * _PACK, "packs")
+        entries = [raw[at : at + _PACK] for at in range(0, len(raw), _PACK)]
+        packs = [PackEntry(Digest.from_raw(entry[:32]), entry[32:]) for entry in entries]
         if len({entry.digest for entry in packs}) != len(packs):
             raise DocumentError(cursor.subject, "a pack is listed twice", at="packs")
         disks = tuple(_parse_disk(cursor, n, len(packs)) for n in range(cursor.fits(disk_count, 18, "disks")))

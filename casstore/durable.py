@@ -319,9 +319,9 @@ def new_file(path: str, *, replace: bool, durability: Durability) -> Iterator[in
             raise AlreadyExists(f"{path!r}: expected a regular file to replace, got a directory or special file")
     temporary = temporary_beside(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with storage_errors(f"writing {path!r}"):
-        fd = os.open(temporary, flags, 0o644)
     try:
+        with storage_errors(f"writing {path!r}"):
+            fd = os.open(temporary, flags, 0o644)
         try:
             yield fd
             with storage_errors(f"writing {path!r}", on=fd):

@@ -4,7 +4,8 @@ Roots are the refs, the entries of index.json that other tools added, the leases
 is asked for, the names that were removed not long ago. A referrer, as a signature, is no root: it is kept, with what it
 needs, while its subject is, and goes with it. What takes time (walking the manifests) happens before the store's lock
 is taken; under the lock the roots are read again, the little that is new is walked, removed names are dropped, and then
-garbage is renamed. Unlinking happens after. An interrupted gc is finished by the next one.
+garbage is renamed. Unlinking happens after. Of much garbage only a part is renamed at a time, and others get in before
+the next part: what they have begun to need is kept. An interrupted gc is finished by the next one.
 
 What a root reached when gc began is kept, even if the root goes while gc runs: the next gc takes it.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import time
@@ -24,15 +26,18 @@ from typing import Any, NamedTuple
 from casstore import spec
 from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.digest import Digest
-from casstore.errors import CorruptContent, InvalidDigest, NotFound, storage_errors
-from casstore.names import ReferrerName, referrer_subject
+from casstore.errors import CorruptContent, InvalidDigest, InvalidName, NotFound, storage_errors
+from casstore.names import ReferrerName, parse_name, referrer_subject
 from casstore.oci import Descriptor
-from casstore.operation import live_leases
+from casstore.operation import all_leases, live_leases
+from casstore.refs import BrokenRef
 from casstore.storedir import StoreDirectory
 from casstore.storeindex import IndexFile, foreign
 from casstore.streams import fetch_all
-from casstore.trash import RemovedRef
+from casstore.trash import RemovedRef, vanished_text
 
+_PART = 4000
+"""Blobs that are renamed with the store locked; tens of microseconds each, on a slow day 100."""
 _REFERRER, _TRASH = "referrer ", "removed snapshot "
 _HEAD = 256  # bytes to look for the "{" of a manifest in
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark, too
@@ -71,20 +76,19 @@ def collect(store: StoreDirectory, *, dry_run: bool = False, keep_trash: float |
     `keep_trash` seconds ago: of these nothing is lost that is still there.
 
     Raises:
-        CorruptContent: a manifest that a root names is damaged: what it needs cannot be known; or a symlink or file
-            has the place of one of the store's directories.
+        CorruptContent: a manifest that a root names is damaged, a name leads nowhere, or was lost: what it needs cannot
+            be known, or is not to be freed unasked; or a symlink or file has the place of one of the store's
+            directories.
         StoreLocked: another process does not let go of the store.
         StorageError: the file system refused.
     """
-    marker = _Marker(store, keep_trash)
-    marker.mark()
+    marker = _Marker(store)
+    marker.mark(keep_trash)
     settled = False
-    with store.exclusive():
-        _require_plain(store)
-        roots = marker.mark()
-        leased, dead = live_leases(store.tmp)
-        left = sum(map(_bytes_in, dead))
-        reached = marker.reached.union(map(str, leased))
+    unlocked = dry_run and store.read_only  # who may only read is told what would be, as far as that can be seen
+    with contextlib.nullcontext() if unlocked else store.exclusive():
+        roots, reached, dead = marker.mark_locked(keep_trash)
+        freed = sum(map(_bytes_in, dead))
         garbage: list[Digest] = []
         unknown: list[str] = []
         kept = 0
@@ -97,28 +101,38 @@ def collect(store: StoreDirectory, *, dry_run: bool = False, keep_trash: float |
                 garbage.append(Digest.parse(text))
             except InvalidDigest:
                 unknown.append(name)
-        freed = left + sum(map(store.blobs.taken_by, garbage))
+        removed, rest = garbage[:_PART], garbage[_PART:]
         if not dry_run:
             _remove_orphans(store, roots.orphans)
             # First, else index.json may say that a name is there, and nothing that it was removed.
             settled = bool(roots.dropped) and store.settle()
             store.require_same()  # what was found to be garbage was so in this directory
             store.trash.drop(roots.dropped)
-            with storage_errors("collecting garbage"):
-                # Not every file system keeps the order of changes in different directories: after a power cut no name,
-                # nor what `undo` could give back, may be there again without its blobs.
-                store.durability.sync_directory(store.refs.path)
-                store.trash.sync()
-                store.trash.set_aside([*map(store.blobs.path_of, garbage), *dead])
-    if not dry_run:
+            freed += _set_aside(store, removed, dead)
+    if dry_run:
+        removed = garbage
+        freed += sum(map(store.blobs.taken_by, garbage))
+    else:
         store.require_same()
         store.trash.remove_garbage()
+        while rest:
+            part, rest = rest[:_PART], rest[_PART:]
+            with store.exclusive():
+                # A name that was removed since is one that `undo` may be asked for.
+                _, reached, _ = marker.mark_locked(math.inf)
+                part = [digest for digest in part if str(digest) not in reached]
+                store.require_same()
+                freed += _set_aside(store, part, [])
+            removed += part
+            store.require_same()
+            store.trash.remove_garbage()  # others get in meanwhile
+        kept += len(garbage) - len(removed)
         store.clear_temporaries()
         if not settled:  # the disk was full until now, or was when names were removed
             store.settle()
     return GcReport(
         dry_run=dry_run,
-        removed=tuple(sorted(garbage)),
+        removed=tuple(sorted(removed)),
         freed=freed,
         kept=kept,
         foreign=roots.foreign,
@@ -155,22 +169,34 @@ class _Roots:
     dropped: list[RemovedRef]
     kept: list[RemovedRef]
     foreign: int
+    broken: list[BrokenRef]
+    vanished: list[RemovedRef]
 
 
 class _Marker:
     """Finds what is reached. Called again it walks only what is new: content never changes."""
 
-    def __init__(self, store: StoreDirectory, keep_trash: float | None) -> None:
-        self._store, self._keep, self._now = store, keep_trash, time.time_ns()
+    def __init__(self, store: StoreDirectory) -> None:
+        self._store, self._now = store, time.time_ns()
         self.reached: set[str] = set()
         """Digests as text; what is none does no harm."""
         self._walked: set[_Blob] = set()
         self._missing: list[_Todo] = []
         self._index: IndexFile | None = None
 
-    def mark(self) -> _Roots:
-        """Add everything that the roots reach."""
-        refs, _ = self._store.read_refs()
+    def mark_locked(self, keep_trash: float | None) -> tuple[_Roots, set[str], list[str]]:
+        """With the store's lock held: `mark`; with everything that is needed now, and the paths of dead operations."""
+        _require_plain(self._store)
+        roots = self.mark(keep_trash)
+        _require_names(roots)
+        tmp = self._store.tmp
+        leased, dead = (all_leases(tmp), []) if self._store.read_only else live_leases(tmp)
+        return roots, self.reached.union(map(str, leased)), dead
+
+    def mark(self, keep_trash: float | None) -> _Roots:
+        """Add everything that the roots reach, with the names that were removed less than `keep_trash` seconds ago."""
+        reading = self._store.read()
+        refs = reading.refs
         referrers = self._store.refs.read_referrers()  # the broken ones, too
         removed = self._store.trash.read()  # after the refs: a name that is removed just now is seen at least once
         foreign = self._foreign()
@@ -180,13 +206,14 @@ class _Marker:
         self._walk(todo, referrers)
         kept, dropped, todo = [], [], []
         for ref in removed:
-            if ref.digest is not None and self._keep is not None and ref.is_younger(self._keep, now=self._now):
+            if ref.digest is not None and keep_trash is not None and ref.is_younger(keep_trash, now=self._now):
                 kept.append(ref)
                 todo.append((f"{_TRASH}{ref.name}", _Blob(ref.digest, _Kind.ROOT)))
             else:
                 dropped.append(ref)
         self._walk(todo, referrers)  # last: here a damaged manifest stops nobody, as it cannot be taken back anyway
-        return _Roots(list(referrers), dropped, kept, len(foreign))
+        vanished = self._store.vanished()
+        return _Roots(list(referrers), dropped, kept, len(foreign), reading.broken, vanished)
 
     def _foreign(self) -> list[dict[str, Any]]:
         """The entries of index.json that another tool added."""
@@ -285,6 +312,18 @@ def _bytes_in(operation: str) -> int:
     return sum(info.st_size for _, info in BlobDirectory(operation).list())
 
 
+def _set_aside(store: StoreDirectory, garbage: list[Digest], dead: list[str]) -> int:
+    """Under the lock: put garbage, and what dead operations left, into the trash; returns the bytes of the garbage."""
+    freed = sum(map(store.blobs.taken_by, garbage))
+    with storage_errors("collecting garbage"):
+        # Not every file system keeps the order of changes in different directories: after a power cut no name, nor what
+        # `undo` could give back, may be there again without its blobs.
+        store.durability.sync_directory(store.refs.path)
+        store.trash.sync()
+        store.trash.set_aside([*map(store.blobs.path_of, garbage), *dead])
+    return freed
+
+
 def _remove_orphans(store: StoreDirectory, orphans: list[ReferrerName]) -> None:
     """Under the lock: remove the refs of referrers that nothing needs, before their blobs. Nobody takes them back."""
     if orphans:
@@ -293,6 +332,25 @@ def _remove_orphans(store: StoreDirectory, orphans: list[ReferrerName]) -> None:
             there = [name for name in orphans if refs.get(name) is not None]
             refs.remove(there, stamp)
             store.trash.drop(RemovedRef(name, stamp, None) for name in there)
+
+
+def _require_names(roots: _Roots) -> None:
+    """Raise where a name of a snapshot leads nowhere, or is gone though nobody removed it: what it stood for would be
+    collected. What else lies in refs/ concerns nobody.
+    """
+    names = []
+    for broken in roots.broken:
+        with contextlib.suppress(InvalidName):
+            names.append((parse_name(broken.name), broken.problem))
+    if names:
+        name, problem = names[0]
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        raise CorruptContent(
+            f"snapshot {name}: {problem}{more}; gc cannot know what it needs: casstore check --repair --from"
+            f" REFERENCE|STORE|DISK mends it, or remove the name: casstore rm {name}"
+        )
+    if roots.vanished:
+        raise CorruptContent(f"{vanished_text(roots.vanished)}; until then gc frees nothing")
 
 
 def _require_plain(store: StoreDirectory) -> None:

@@ -12,14 +12,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from casstore import marker
-from casstore.checking.census import Census, manifest_of
+from casstore.checking.census import Census, manifest_of, removed_names
 from casstore.checking.check import CheckReport, check
 from casstore.checking.findings import Finding, Kind, Severity
-from casstore.checking.repair import MENDABLE, Opener, Origin, mend
+from casstore.checking.repair import MENDABLE, Opener, Origin, has_none, mend
 from casstore.checking.rereading import ReadData
-from casstore.content import Fetcher
+from casstore.content import Fetcher, TagLister
 from casstore.derived import Derived
+from casstore.digest import Digest
 from casstore.disk import DiskSource
+from casstore.errors import CasstoreError, InvalidDigest, InvalidReference
 from casstore.gc import collect
 from casstore.places import open_source
 from casstore.progress import Meter, Progress, silent
@@ -32,6 +34,18 @@ _DERIVED = {Kind.MISSING_MARKER, Kind.STALE_INDEX, Kind.STALE_CATALOG}
 
 
 @dataclass(frozen=True, slots=True)
+class SourceReport:
+    """What a source gave to a repair."""
+
+    source: str
+    """As the caller named it."""
+    blobs: int
+    bytes: int
+    problem: str | None
+    """Why it gave nothing; None where it gave something."""
+
+
+@dataclass(frozen=True, slots=True)
 class RepairReport:
     """What a repair did."""
 
@@ -40,9 +54,11 @@ class RepairReport:
     mended: tuple[Finding, ...]
     """Of what was found, or came to light meanwhile, what is not so any more."""
     problems: tuple[str, ...]
-    """Why sources did not give what they were asked for."""
+    """What went wrong with sources that should have given something."""
     after: CheckReport
     """What is left. What was read again was only what had been damaged."""
+    sources: tuple[SourceReport, ...] = ()
+    """In the order in which they were asked."""
 
     @property
     def ok(self) -> bool:
@@ -86,14 +102,16 @@ def repair_store(
         As `check_store`.
     """
     path, options = os.fspath(path), options or StoreOptions()
-    origins = [_origin(text, options, transfer or TransferOptions(), workers) for text in sources]
+    origins = [_origin(text, path, options, transfer or TransferOptions(), workers, progress) for text in sources]
     first = now = check_store(path, data=data, options=options, workers=workers, progress=progress)
-    tried: set[tuple[Kind, str]] = set()
+    tried: set[tuple[Kind, str]] = set()  # since the last time that something was mended, which may help with the rest
+    done: set[tuple[Kind, str]] = set()
     seen = {_key(each): each for each in first.findings}
     problems: list[str] = []
     read_again = frozenset(each.digest for each in first.findings if each.blob is not None and each.digest is not None)
     while todo := [each for each in now.findings if each.kind in MENDABLE and _key(each) not in tried]:
-        tried |= {_key(each) for each in todo}
+        wanted = {_key(each) for each in todo}
+        tried |= wanted
         problems += mend(path, options, todo, origins, Meter(progress, "repairing", None))
         read_again |= {each.digest for each in todo if each.blob is not None and each.digest is not None}
         now = check_store(path, data=ReadData(only=read_again), options=options, workers=workers)
@@ -101,13 +119,18 @@ def repair_store(
             read_again |= now.known - first.known
             now = check_store(path, data=ReadData(only=read_again), options=options, workers=workers)
         seen |= {_key(each): each for each in now.findings if each.severity is Severity.DAMAGE}
+        mended_now = wanted - {_key(each) for each in now.findings} - done
+        if mended_now:
+            done |= mended_now
+            tried = set(done)
     if any(each.kind in _DERIVED for each in now.findings) and not _says_more(now):
         _derive(path, options)
         now = check_store(path, data=ReadData(only=read_again), options=options, workers=workers)
     left = {_key(each) for each in now.findings}
     bad = {each.subject for each in now.findings if each.severity is Severity.DAMAGE}
     mended = [each for each in seen.values() if _key(each) not in left and each.subject not in bad]
-    return RepairReport(first, tuple(mended), tuple(dict.fromkeys(problems)), now)
+    gave = [SourceReport(each.name, each.blobs, each.bytes, None if each.blobs else each.why) for each in origins]
+    return RepairReport(first, tuple(mended), tuple(dict.fromkeys(problems)), now, tuple(gave))
 
 
 def _key(finding: Finding) -> tuple[Kind, str]:
@@ -142,13 +165,24 @@ def _leftovers(path: str, options: StoreOptions) -> Iterator[Finding]:
         yield Finding(Kind.DEAD_OPERATION, "tmp", problem)
 
 
-def _origin(text: str, options: StoreOptions, transfer: TransferOptions, workers: int) -> Origin:
+def _origin(
+    text: str, store: str, options: StoreOptions, transfer: TransferOptions, workers: int, progress: Progress
+) -> Origin:
     """A source that a caller named: `oci:DIR`, a path (which starts with `/` or `.`, or exists), or a reference."""
     if not text.startswith("oci:") and (text.startswith(("/", ".")) or os.path.exists(text)):
         if not os.path.isdir(text):
-            return Origin(text, _from_disk(text, workers))
-        return Origin(text, _from_place(LayoutReference(text), options, transfer))
-    return Origin(text, _from_place(parse_reference(text), options, transfer))
+            return Origin(text, _from_disk(text, workers, progress), _why_not_the_disk)
+        reference: Reference = LayoutReference(text)
+    else:
+        try:
+            reference = parse_reference(text)
+        except InvalidReference as error:
+            raise InvalidReference(f"{error}; and there is no file or directory {text[:200]!r} either") from None
+    origin = Origin(text, _from_place(reference, options, transfer), _why_not_the_place)
+    with contextlib.suppress(OSError):
+        if isinstance(reference, LayoutReference) and os.path.samefile(reference.path, store):
+            origin.useless = origin.why = "it is the store itself"
+    return origin
 
 
 def _from_place(reference: Reference, options: StoreOptions, transfer: TransferOptions) -> Opener:
@@ -158,12 +192,42 @@ def _from_place(reference: Reference, options: StoreOptions, transfer: TransferO
     return open_
 
 
-def _from_disk(path: str, workers: int) -> Opener:
+def _why_not_the_place(place: Fetcher, wanted: int, said: str) -> str:  # noqa: ARG001
+    if isinstance(place, TagLister) and not list(place.tags()):
+        return f"{has_none(wanted)}; it has no tags at all, as a repository that does not exist"
+    return has_none(wanted)
+
+
+def _from_disk(path: str, workers: int, progress: Progress) -> Opener:
     @contextlib.contextmanager
     def open_(store: StoreDirectory, scratch: str) -> Iterator[Fetcher]:
-        census = Census(store.blobs, {str(name): digest for name, digest in store.refs.read_all()[0].items()})
-        roots = [manifest_of(holder.digest, store.blobs.size(holder.digest) or 0) for holder in census.holders]
-        with DiskSource.open(path) as disk, Rebuilder(store.blobs, roots, disk, scratch, workers=workers) as rebuilder:
+        refs = {str(name): digest for name, digest in store.refs.read_all()[0].items()}
+        census = Census(store.blobs, {**refs, **removed_names(store.trash, refs)})
+        there = [*(holder.digest for holder in census.holders), *_foreign_roots(store)]
+        roots = [manifest_of(digest, size) for digest in dict.fromkeys(there) if (size := _size(store, digest))]
+        with (
+            DiskSource.open(path) as disk,
+            Rebuilder(store.blobs, roots, disk, scratch, workers=workers, progress=progress) as rebuilder,
+        ):
             yield rebuilder
 
     return open_
+
+
+def _size(store: StoreDirectory, digest: Digest) -> int | None:
+    with contextlib.suppress(CasstoreError):
+        return store.blobs.size(digest)
+    return None
+
+
+def _foreign_roots(store: StoreDirectory) -> Iterator[Digest]:
+    """What the entries of index.json stand for that other tools added."""
+    for entry in store.foreign_entries():
+        with contextlib.suppress(InvalidDigest):
+            yield Digest.parse(entry["digest"])
+
+
+def _why_not_the_disk(rebuilder: Fetcher, wanted: int, said: str) -> str:
+    if isinstance(rebuilder, Rebuilder) and not rebuilder.knows_disk:
+        return f"{has_none(wanted)}: it is not the disk of a snapshot here that needs one"
+    return f"{has_none(wanted)}: {said}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
 from casstore.digest import Digest
+from casstore.errors import StorageError
 
 _TARGET = re.compile(r"\.\./blobs/sha256/([0-9a-f]{64})\Z", re.ASCII)
 
@@ -25,12 +27,15 @@ def read_link(path: str) -> Digest:
     Raises:
         FileNotFoundError: there is nothing.
         NotARef: there is something else.
+        StorageError: it cannot be read; what it is nobody knows then.
     """
     try:
         target = os.readlink(path)
     except FileNotFoundError:
         raise
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise StorageError(f"ref {path!r}: {error.strerror}") from error
         raise NotARef("expected a symlink, got something else") from None
     match = _TARGET.match(target)
     if match is None:

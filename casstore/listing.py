@@ -37,8 +37,9 @@ def list_dir(path: str | os.PathLike[str], *, report: Report | None = None) -> l
 
 
 def is_store(path: str) -> bool:
-    """Whether `path` looks like a store: refs/ and blobs/ make one."""
-    return os.path.isdir(os.path.join(path, "refs")) and os.path.isdir(os.path.join(path, "blobs"))
+    """Whether `path` looks like a store: refs/ and blobs/ make one, and so do the marks of one that is damaged."""
+    both = os.path.isdir(os.path.join(path, "refs")) and os.path.isdir(os.path.join(path, "blobs"))
+    return both or marker.is_ours(path)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
+from types import MappingProxyType
 from typing import Any, Self
 
 from casstore import spec
@@ -23,6 +25,7 @@ _BLOB = (
 _CONFIG = _BLOB.replace("KIND", r"snapshot\.config\.v1\+json").replace("DIGITS", "5")
 _LAYER = _BLOB.replace("KIND", r"(?:map|pack)\.v1").replace("DIGITS", "17")
 _TEXT = r'"org\.opencontainers\.image\.[a-z.]{1,40}":"[ !#-\[\]-~]{0,1000}"'
+_NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _KINDS = {
     spec.MEDIA_CONFIG: "config",
     spec.MEDIA_MAP: "map",
@@ -64,11 +67,11 @@ class Descriptor:
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """From a descriptor object that passed its schema."""
         return cls(
-            media_type=document["mediaType"],
+            media_type=intern(document["mediaType"]),  # a store has some hundred thousand descriptors, of a few types
             digest=Digest.parse(document["digest"]),
             size=document["size"],
             artifact_type=document.get("artifactType"),
-            annotations=document.get("annotations", {}),
+            annotations=document.get("annotations", _NO_ANNOTATIONS),
         )
 
     @property
@@ -140,8 +143,9 @@ class ArtifactManifest:
 
     def _check(self, subject: str) -> None:
         sizes: dict[Digest, int] = {}
-        for at, blob in [("config", self.config), *((f"layers[{n}]", d) for n, d in enumerate(self.layers))]:
+        for n, blob in enumerate(self.children):
             if sizes.setdefault(blob.digest, blob.size) != blob.size:
+                at = f"layers[{n - 1}]" if n else "config"
                 raise DocumentError(subject, f"{blob.digest} has two sizes", at=f"{at}.size")
         if len({layer.digest for layer in self.layers}) != len(self.layers):
             raise DocumentError(subject, "a layer is listed twice", at="layers")

@@ -11,13 +11,15 @@ finished blobs in it are kept until then, and an operation that needs one of the
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from casstore import durable
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from casstore.frame import Buffer  # with zstandard, which listing a store does not need
 
 _LEASE = "lease"
+_LINE = 200  # characters; those of a lease are shorter
 _PREFIX = "op-"
 _PARTIAL = re.compile(r"new-[0-9]+\Z")
 _NAME = re.compile(_PREFIX + r"[0-9a-f]{16}\Z")
@@ -135,8 +138,9 @@ class Operation:
         blob.write(data)
         return blob.finish(media_type)
 
-    def receive(self, descriptor: Descriptor, source: Fetcher) -> None:
+    def receive(self, descriptor: Descriptor, source: Fetcher, tell: Callable[[int], object] = lambda _: None) -> None:
         """Stage the content that `source` has for `descriptor`; what its reader does not vouch for is verified here.
+        `tell` gets the bytes of each step.
 
         Raises:
             NotFound, SizeMismatch, DigestMismatch, RegistryError: as the source; nothing stays staged then.
@@ -149,6 +153,7 @@ class Operation:
                     blob.vouched_for(descriptor.digest)
                 while part := reader.read(COPY_CHUNK):
                     blob.write(part)
+                    tell(len(part))
                 if isinstance(reader, Vouching) and reader.verified != descriptor:
                     raise DigestMismatch("content", expected=str(descriptor.digest), got="an end before it was checked")
             staged = blob.finish(descriptor.media_type)
@@ -249,11 +254,34 @@ def _blob_names(names: Iterable[str]) -> Iterator[Digest]:
             yield Digest.parse(f"sha256:{name}")
 
 
+def is_operation(name: str) -> bool:
+    """Whether a file in tmp/ has the name of an operation."""
+    return bool(_NAME.match(name))
+
+
 def operation_paths(parent: str) -> list[str]:
     """The paths of the op- directories in `parent`; none where that is missing."""
     with contextlib.suppress(FileNotFoundError):
-        return [os.path.join(parent, name) for name in sorted(os.listdir(parent)) if _NAME.match(name)]
+        return [os.path.join(parent, name) for name in sorted(os.listdir(parent)) if is_operation(name)]
     return []
+
+
+def all_leases(parent: str) -> set[Digest]:
+    """The blobs in the leases of all operations, for who cannot lock the store: to ask whether one is running would be
+    to take its lease away for a moment.
+    """
+    return {digest for path in operation_paths(parent) for digest in _read_lease(os.path.join(path, _LEASE))}
+
+
+def _read_lease(path: str) -> set[Digest]:
+    """The blobs in a lease; none where it is gone."""
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        open(path, encoding="utf-8", errors="replace") as file,
+    ):
+        lines = iter(partial(file.readline, _LINE), "")
+        return set(_blob_names(line.removeprefix("sha256:").removesuffix("\n") for line in lines))
+    return set()
 
 
 def live_leases(parent: str) -> tuple[set[Digest], list[str]]:
@@ -267,13 +295,13 @@ def live_leases(parent: str) -> tuple[set[Digest], list[str]]:
         lease = os.path.join(path, _LEASE)
         try:
             probe = durable.try_lock(lease, create=False)
-        except (FileNotFoundError, NotADirectoryError):
-            dead.append(path)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                raise
+            dead.append(path)  # without a lease, or with a symlink for one: nobody runs it
             continue
         if probe is None:
-            with contextlib.suppress(FileNotFoundError), open(lease, "rb") as file:
-                lines = file.read().decode("utf-8", "replace").splitlines()
-                held.update(_blob_names(line.removeprefix("sha256:") for line in lines))
+            held |= _read_lease(lease)
         else:
             probe.release()
             dead.append(path)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from casstore import durable
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists, InvalidName, NotFound, storage_errors
+from casstore.errors import AlreadyExists, InvalidName, NotFound, StorageError, storage_errors
 from casstore.links import NotARef, read_link, target_of
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_subject
-from casstore.trash import Trash
+from casstore.trash import RemovedRef, Trash
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,6 +35,10 @@ class Refs:
 
     def __init__(self, path: str, trash: Trash, durability: Durability) -> None:
         self.path, self._trash, self._durability = path, trash, durability
+        self.taken_over: dict[str, RemovedRef] = {}
+        """What names stood for that this object's forced changes gave to something else: as it lies in the trash."""
+        self.gone_for_good: set[str] = set()
+        """Names that this object removed, and that the trash had no room for."""
 
     def read_all(self) -> tuple[dict[SnapshotName, Digest], list[BrokenRef]]:
         """Every ref, sorted by name, and what is wrong with the others."""
@@ -51,7 +55,7 @@ class Refs:
             except InvalidName:
                 if not is_reserved(name):
                     broken.append(BrokenRef(name, "this is not a snapshot's name"))
-            except NotARef as error:
+            except (NotARef, StorageError) as error:
                 broken.append(BrokenRef(name, str(error)))
             except FileNotFoundError:
                 pass  # removed since the directory was read
@@ -73,11 +77,20 @@ class Refs:
         return read_link(f"{self.path}/{name}")
 
     def get(self, name: SnapshotName | ReferrerName) -> Digest | None:
-        """What `name` stands for; None when there is no such ref, or it is broken."""
+        """What `name` stands for; None when there is no such ref, or it is broken.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
         try:
             return self._read(name)
         except (FileNotFoundError, NotARef):
             return None
+
+    def names(self) -> set[str]:
+        """The names of all that is there, ref or not."""
+        with storage_errors("reading the refs"):
+            return set(os.listdir(self.path))
 
     def require_free(self, name: SnapshotName | ReferrerName, *, unless: Digest | None = None) -> None:
         """Raise AlreadyExists if there is something of this name, a ref or not, but for a ref to `unless`."""
@@ -91,7 +104,8 @@ class Refs:
             )
 
     def set(self, name: SnapshotName | ReferrerName, digest: Digest, *, force: bool) -> None:
-        """Let `name` stand for `digest`, durably.
+        """Let `name` stand for `digest`, durably. What a name of a snapshot stood for goes to the trash first, so that
+        `undo` has it.
 
         Raises:
             AlreadyExists: it stands for another digest, and `force` is not set.
@@ -101,34 +115,66 @@ class Refs:
             self.require_free(name, unless=digest)
         temporary = durable.temporary_beside(path)
         with storage_errors(f"writing ref {name}", on=path):
-            if self.get(name) == digest:
+            current = self.get(name)
+            if current == digest:
                 self._durability.sync_directory(self.path)
                 return
+            kept = None if current is None or is_reserved(name) else self._trash.keep(name, current)
             try:
                 os.symlink(target_of(digest), temporary)
                 durable.publish(temporary, path, replace=force, durability=self._durability)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
+                if kept is not None and self.get(name) == current:
+                    self._trash.drop([kept])
+                raise
+            self.gone_for_good.discard(name)
+            if kept is not None:
+                self.taken_over[name] = kept
+
+    def set_all(self, refs: Mapping[SnapshotName, Digest]) -> None:
+        """Let names that are free stand for digests: all of them, durably, or none.
+
+        Raises:
+            AlreadyExists: one of them is taken.
+        """
+        done: list[SnapshotName] = []
+        with storage_errors("writing refs", on=self.path):
+            try:
+                for name, digest in refs.items():
+                    self.require_free(name, unless=digest)
+                    if self.get(name) is None:
+                        with storage_errors(f"writing ref {name}", on=self.path):
+                            os.symlink(target_of(digest), os.path.join(self.path, name))
+                        done.append(name)
+                self._durability.sync_directory(self.path)
+            except BaseException:
+                for each in done:
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(self.path, each))
                 raise
 
-    def remove(self, names: Sequence[str], stamp: int | None = None) -> None:
-        """Move refs, broken or not, to the trash; durable when this returns. `stamp` is one of the trash's, which the
-        removals of one command share.
+    def remove(self, names: Sequence[str], stamp: int) -> list[str]:
+        """Move refs, broken or not, to the trash; durable when this returns. `stamp` is the
+        trash's next one, which the removals of one command share. Returns those that are gone for good, as on a full
+        disk there was no room for them in the trash.
 
         Raises:
             NotFound: there is no ref of one of the names; those before it are removed.
         """
+        lost: list[str] = []
         if not names:
-            return
-        if stamp is None:
-            stamp = self._trash.next_stamp()
+            return lost
         for name in names:
             with storage_errors(f"removing ref {name}"):
                 try:
-                    self._trash.take(os.path.join(self.path, name), name, stamp)
+                    if not self._trash.take(os.path.join(self.path, name), name, stamp):
+                        lost.append(name)
+                        self.gone_for_good.add(name)
                 except FileNotFoundError:
                     raise NotFound(f"snapshot {name}: there is no such name") from None
         with storage_errors("removing refs"):
             self._trash.sync()  # first: a power cut must not leave the removal without what undoes it
             self._durability.sync_directory(self.path)
+        return lost

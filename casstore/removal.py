@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from casstore.artifact import Artifact
+from casstore.artifact import load_documents
 from casstore.derived import Derived
 from casstore.digest import Digest
 from casstore.errors import (
@@ -25,8 +25,8 @@ from casstore.errors import (
     UsageError,
 )
 from casstore.names import DigestPrefix, SnapshotName, parse_name, parse_selector
-from casstore.refs import Refs
-from casstore.retention import Decision, Policy, decide
+from casstore.refs import BrokenRef, Refs
+from casstore.retention import Decision, Policy, decide, require_some, unmatched
 from casstore.selection import entry_of, problems, resolve
 from casstore.storedir import StoreDirectory
 from casstore.trash import RemovedRef
@@ -37,8 +37,12 @@ class Removed:
     """What `remove` took away: names, and whether the snapshot is still there under another."""
 
     digest: Digest | None
+    """What the names stood for; None for a broken one."""
     names: tuple[str, ...]
     remaining: tuple[str, ...]
+    """The names that the snapshot still has."""
+    for_good: tuple[str, ...] = ()
+    """Those of `names` that `undo` cannot take back: on a full disk the trash had no room for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,12 @@ class PruneReport:
     dry_run: bool
     decisions: tuple[Decision, ...]
     removed: tuple[str, ...]
+    for_good: tuple[str, ...] = ()
+    """Those of `removed` that `undo` cannot take back, as of Removed."""
+    broken: tuple[BrokenRef, ...] = ()
+    """Names that lead to nothing usable, and were left alone."""
+    unmatched: tuple[str, ...] = ()
+    """Labels of the policy, as `key` or `key=value`, that no snapshot has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,10 @@ class TakenBack:
 
     name: str
     removed: RemovedRef
+    problem: str = ""
+    """What is wrong with the snapshot, and what to do; empty where nothing is known to be."""
+    is_back: bool = True
+    """False where the problem is that not even its manifest is there: the name stays in the trash."""
 
 
 def remove(
@@ -68,18 +82,25 @@ def remove(
     errors: dict[str, CasstoreError] = dict.fromkeys(selectors, NotFound())
     with directory.changing_refs() as refs:
         stamp = directory.trash.next_stamp()
+        vanished = {ref.name: ref for ref in directory.vanished()}
         before = len(errors) + 1
         while 0 < len(errors) < before:
             before = len(errors)
             for selector in list(errors):
                 try:
-                    chosen = _choose(directory, derived, selector, force=force)
-                    refs.remove(chosen.names, stamp)
+                    if selector in vanished and selector not in refs.names():
+                        directory.trash.let_go(vanished[selector], stamp)
+                        chosen = Removed(vanished.pop(selector).digest, (selector,), ())
+                    else:
+                        chosen = _choose(directory, derived, selector, force=force)
+                        chosen = replace(chosen, for_good=tuple(refs.remove(chosen.names, stamp)))
                 except CasstoreError as error:
                     errors[selector] = error
                 else:
                     removed.append(chosen)
                     del errors[selector]
+    if any(each.for_good for each in removed):
+        directory.settle()  # nothing else tells that they are not lost
     return removed, list(errors.values())
 
 
@@ -118,27 +139,52 @@ def prune(
     grouping: str = "source",
     labels: Mapping[str, str | None] | None = None,
     dry_run: bool = False,
+    allow_none: bool = False,
 ) -> PruneReport:
     """Remove all names of the snapshots that `policy` does not keep; only those with all of `labels` are considered.
-    One that others name as their parent goes, too: they have their data. Broken ones are left alone.
+    One that others name as their parent goes, too: they have their data. Broken ones are left alone, and so are those
+    that miss a blob, which count for no rule: else they would be kept in place of sound ones.
 
     Raises:
-        UsageError: the policy would keep nothing, or the grouping is unknown.
+        UsageError: the policy would keep nothing, and `allow_none` is not set where that is only so because of what
+            is there; or the grouping is unknown.
     """
 
     def choose() -> tuple[list[Decision], list[SnapshotName]]:
         derived.catch_up()
+        for problem in derived.broken:
+            directory.refs.get(SnapshotName(problem.name))  # one that cannot be read may be a name of any of them
         entries = [entry for entry in derived.catalog.entries() if entry.manifest.has_labels(labels or {})]
-        decisions = decide(entries, policy, now=now, grouping=grouping)
+        damaged = derived.catalog.damaged(lambda digest, size: _is_there(directory, digest, size))
+        decisions = decide(entries, policy, now=now, grouping=grouping, damaged=damaged)
+        if not allow_none:
+            require_some(decisions)
         named = ((SnapshotName(name), each) for each in decisions if not each.keep for name in each.entry.names)
         return decisions, [name for name, each in named if directory.refs.get(name) == each.entry.digest]
 
     decisions, names = choose()  # a policy that makes no sense fails without a lock
+    lost: list[str] = []
     if names and not dry_run:
         with directory.changing_refs() as refs:
             decisions, names = choose()
-            refs.remove(names, directory.trash.next_stamp())
-    return PruneReport(dry_run, tuple(decisions), tuple(names))
+            lost = refs.remove(names, directory.trash.next_stamp())
+    if lost:
+        directory.settle()  # as in `remove`
+    return PruneReport(
+        dry_run,
+        tuple(decisions),
+        tuple(names),
+        for_good=tuple(lost),
+        broken=tuple(problems(derived)),
+        unmatched=unmatched(decisions, policy),
+    )
+
+
+def _is_there(directory: StoreDirectory, digest: Digest, size: int) -> bool:
+    try:
+        return directory.blobs.size(digest) == size
+    except CorruptContent:
+        return False
 
 
 def removed_refs(directory: StoreDirectory) -> list[RemovedRef]:
@@ -152,39 +198,90 @@ def removed_refs(directory: StoreDirectory) -> list[RemovedRef]:
     ]
 
 
-def undo(directory: StoreDirectory, name: str | None = None, *, rename: str | None = None) -> list[TakenBack]:
-    """Take back the last removal, with all its names, or that of `name` alone: all of it, or nothing. `rename` is
-    another name to give to it, where it is one.
+def undo(
+    directory: StoreDirectory, selector: str | None = None, *, rename: str | None = None, dry_run: bool = False
+) -> list[TakenBack]:
+    """Take back the last removal, with all its names, or that of one name or digest: all of it, or nothing. `rename` is
+    another name to give to it, where it is one. A damaged snapshot comes back as well, so that it can be mended or
+    salvaged; only where its manifest is missing there is nothing to take back, and then the others come back without.
 
     Raises:
-        NotFound: nothing was removed, or gc has collected something that the snapshot needs.
-        CorruptContent: the snapshot's manifest is damaged, or a blob has not its size.
+        NotFound: nothing was removed, or the manifest of all that was is missing.
         AlreadyExists: the name stands for something else meanwhile.
         UsageError: several names were removed, and there is one `rename`.
     """
+    if dry_run:
+        return _plan(directory, selector, rename)
     with directory.shared(), directory.changing_refs() as refs:
-        chosen = _last_removal(directory, name)
-        if rename is not None and len(chosen) > 1:
-            raise UsageError(f"undo as {rename}: expected one name to take back, got {len(chosen)}; say which")
-        taken = [TakenBack(parse_name(rename or ref.name), ref) for ref in chosen]
-        for each in taken:
-            _require_free(refs, each)
-        for digest in {ref.digest for ref in chosen}:
-            _require_whole(directory, digest, chosen)
-        _give_back(directory, refs, taken)
+        taken = _plan(directory, selector, rename)
+        back = [each for each in taken if each.is_back]
+        refs.set_all({SnapshotName(each.name): each.removed.digest for each in back if each.removed.digest})
+        if rename is None:
+            _drop(directory, back)
+    if rename is not None:
+        directory.settle()  # else a catalog of before could say that the old name is lost
+        _drop(directory, back)
     return taken
 
 
-def _last_removal(directory: StoreDirectory, name: str | None) -> list[RemovedRef]:
+def _drop(directory: StoreDirectory, back: Sequence[TakenBack]) -> None:
+    """Take out of the trash what is back. Where that fails, or never comes, it is not offered again either: its name
+    stands for what it did.
+    """
+    with contextlib.suppress(StorageError):
+        directory.trash.drop(each.removed for each in back)
+        directory.trash.sync()
+
+
+def _plan(directory: StoreDirectory, selector: str | None, rename: str | None) -> list[TakenBack]:
+    """What an undo takes back, and what it cannot; raises as `undo`."""
+    chosen = _last_removal(directory, selector)
+    if rename is not None and len(chosen) > 1:
+        raise UsageError(f"undo as {rename}: expected one name to take back, got {len(chosen)}; say which")
+    looked: dict[Digest, int] = {}
+    found: dict[Digest | None, tuple[str, bool]] = {}
+    for ref in chosen:
+        if ref.digest is not None and ref.digest not in found:
+            found[ref.digest] = _look(directory, ref.digest, looked)
+    taken = [TakenBack(parse_name(rename or ref.name), ref, *found[ref.digest]) for ref in chosen]
+    if not any(each.is_back for each in taken):
+        raise NotFound(f"undo {taken[0].removed.name}: {taken[0].problem}")
+    for each in taken:
+        if each.is_back:
+            _require_free(directory.refs, each)
+    return taken
+
+
+def _last_removal(directory: StoreDirectory, selector: str | None) -> list[RemovedRef]:
     there = removed_refs(directory)
-    if name is None:
+    if selector is None:
         if not there:
             raise NotFound("undo: nothing removed is in the trash; gc empties it")
-        return [ref for ref in there if ref.stamp == there[0].stamp]
-    found = next((ref for ref in there if ref.name == parse_name(name)), None)
-    if found is None:
-        raise NotFound(f"undo {name}: no such name is in the trash; casstore undo --list shows all, and gc empties it")
-    return [found]
+        # What cannot be taken back must not keep what was removed before from it.
+        last = next((ref for ref in there if ref.digest and _has(directory, ref.digest)), there[0])
+        return [ref for ref in there if ref.stamp == last.stamp]
+    wanted = parse_selector(selector)
+    if isinstance(wanted, DigestPrefix):
+        found = [ref for ref in there if ref.digest is not None and ref.digest.hex.startswith(wanted.hex)]
+        different = sorted({str(ref.digest) for ref in found})
+        if len(different) > 1:
+            raise UsageError(f"undo {selector}: expected one snapshot, got {len(different)}: {', '.join(different)}")
+        found = [ref for ref in found if ref.stamp == found[0].stamp]
+    else:
+        found = [ref for ref in there if ref.name == wanted][:1]
+    if not found:
+        what = "digest" if isinstance(wanted, DigestPrefix) else "name"
+        raise NotFound(
+            f"undo {selector}: no such {what} is in the trash; casstore undo --list shows all, and gc empties it"
+        )
+    return found
+
+
+def _has(directory: StoreDirectory, digest: Digest) -> bool:
+    try:
+        return directory.blobs.size(digest) is not None
+    except CorruptContent:
+        return False
 
 
 def _require_free(refs: Refs, wanted: TakenBack) -> None:
@@ -197,33 +294,20 @@ def _require_free(refs: Refs, wanted: TakenBack) -> None:
         ) from None
 
 
-def _require_whole(directory: StoreDirectory, digest: Digest | None, chosen: Sequence[RemovedRef]) -> None:
-    """Raise unless everything that a snapshot needs is stored. Call with the store's lock held."""
-    shown = ", ".join(ref.name for ref in chosen if ref.digest == digest)
+def _look(directory: StoreDirectory, digest: Digest, looked: dict[Digest, int]) -> tuple[str, bool]:
+    """What is wrong with a snapshot, and whether it can be taken back all the same. Its blobs are looked for, but not
+    read; those in `looked` (digest -> bytes) are known to be there, and others are added.
+    """
+    if not _has(directory, digest):
+        return f"its manifest {digest} is missing, so there is nothing to take back; pull the snapshot again", False
     try:
         root = directory.resolve(str(digest))
-        artifact = Artifact.load(directory.blobs, root)
-        directory.require({blob.digest: blob.size for blob in (root, *artifact.manifest.children)})
-    except NotFound as error:
-        raise NotFound(f"undo {shown}: gc has collected what it needs: {error}") from error
-    except CorruptContent as error:
-        raise CorruptContent(f"undo {shown}: the snapshot is damaged: {error}") from error
-
-
-def _give_back(directory: StoreDirectory, refs: Refs, taken: Sequence[TakenBack]) -> None:
-    """Set the refs, and only then take them out of the trash. Where that fails, or never comes, they are not offered
-    again either: their names stand for what they did.
-    """
-    done: list[TakenBack] = []
-    try:
-        for each in taken:
-            if each.removed.digest is not None:
-                refs.set(SnapshotName(each.name), each.removed.digest, force=False)
-                done.append(each)
-    except BaseException:
-        with contextlib.suppress(CasstoreError):
-            refs.remove([each.name for each in done], taken[0].removed.stamp)
-        raise
-    with contextlib.suppress(StorageError):
-        directory.trash.drop(each.removed for each in taken)
-        directory.trash.sync()
+        manifest, _ = load_documents(directory.blobs, root)
+        for blob in manifest.children:
+            if looked.get(blob.digest) != blob.size:
+                directory.require({blob.digest: blob.size})
+                looked[blob.digest] = blob.size
+    except CasstoreError as error:
+        advice = "casstore check --repair mends it, and casstore restore --salvage saves what is left"
+        return f"the snapshot is damaged: {error}; {advice}", True
+    return "", True

@@ -9,16 +9,18 @@ snapshots of one group, the newest first:
     within                   all that are younger; what is from the future is
     label                    all that have it
 
-Times are in UTC, as snapshots record them. A snapshot whose time cannot be read is kept, and counts in no rule.
+Times are in UTC, as snapshots record them. A snapshot whose time cannot be read, or that is damaged, is kept, and
+counts in no rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from casstore.catalog import Entry
+from casstore.digest import Digest
 from casstore.errors import UsageError
 from casstore.manifest import created_time
 
@@ -36,6 +38,7 @@ _PERIODS: dict[str, Callable[[datetime], str]] = {
 }
 NO_RULE = "no rule keeps it"
 NO_TIME = "its time cannot be read"
+DAMAGED = "it is damaged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,8 @@ class Decision:
     keep: bool
     reasons: tuple[str, ...]
     """The rules that keep it, as `daily 2026-11-22`; else why it goes."""
+    by_rule: bool = True
+    """False where it is kept because a rule cannot judge it."""
 
 
 def group_by(what: str) -> Callable[[Entry], str | None]:
@@ -90,9 +95,16 @@ def group_by(what: str) -> Callable[[Entry], str | None]:
     raise UsageError(f"grouping {what!r}: expected source, image, none or label:KEY")
 
 
-def decide(entries: Sequence[Entry], policy: Policy, *, now: datetime, grouping: str = "source") -> list[Decision]:
-    """What `policy` says of each snapshot: group by group, the newest snapshot of a group first, and those without a
-    time before them.
+def decide(
+    entries: Sequence[Entry],
+    policy: Policy,
+    *,
+    now: datetime,
+    grouping: str = "source",
+    damaged: Collection[Digest] = (),
+) -> list[Decision]:
+    """What `policy` says of each snapshot: group by group, the newest snapshot of a group first, and before them those
+    without a time, and the `damaged` ones.
 
     Raises:
         UsageError: the policy is empty, so it would remove everything; a number below 0; or an unknown grouping.
@@ -106,10 +118,31 @@ def decide(entries: Sequence[Entry], policy: Policy, *, now: datetime, grouping:
     for entry in entries:
         groups.setdefault(common(entry), []).append(entry)
     order = sorted(groups, key=lambda group: (group is None, group or ""))
-    return [decision for group in order for decision in _decide_group(groups[group], policy, now, group)]
+    return [each for group in order for each in _decide_group(groups[group], policy, now, group, damaged)]
 
 
-def _decide_group(entries: Sequence[Entry], policy: Policy, now: datetime, group: str | None) -> list[Decision]:
+def require_some(decisions: Sequence[Decision]) -> None:
+    """Raise UsageError when no rule keeps anything, as where one has a slip of the pen."""
+    going = sum(not each.keep for each in decisions)
+    if going and not any(each.keep and each.by_rule for each in decisions):
+        raise UsageError(
+            f"policy: expected rules that keep something, got ones that keep none of {going} snapshots: look whether"
+            " they say what you mean; --allow-none removes all of them"
+        )
+
+
+def unmatched(decisions: Sequence[Decision], policy: Policy) -> tuple[str, ...]:
+    """The labels of the policy that none of the snapshots has, as `key` or `key=value`."""
+    wanted = [key if value is None else f"{key}={value}" for key, value in policy.labels]
+    found = {label for each in decisions for label in _labels(each.entry, policy)}
+    return tuple(label for label in wanted if f"label {label}" not in found)
+
+
+def _decide_group(
+    every: Sequence[Entry], policy: Policy, now: datetime, group: str | None, damaged: Collection[Digest]
+) -> list[Decision]:
+    decisions = [Decision(entry, group, True, (DAMAGED,), by_rule=False) for entry in every if entry.digest in damaged]
+    entries = [entry for entry in every if entry.digest not in damaged]
     timed = [(time, entry) for entry in entries if (time := created_time(entry.manifest.created_at)) is not None]
     timed.sort(key=lambda each: each[1].digest)
     timed.sort(key=lambda each: each[0], reverse=True)
@@ -119,7 +152,9 @@ def _decide_group(entries: Sequence[Entry], policy: Policy, now: datetime, group
         for place, name in _newest_of_each([bucket(time) for time in times], getattr(policy, period)):
             kept[place].append(f"{period} {name}")
     untimed = [entry for entry in entries if created_time(entry.manifest.created_at) is None]
-    decisions = [Decision(entry, group, True, (NO_TIME, *_labels(entry, policy))) for entry in untimed]
+    for entry in untimed:
+        labels = _labels(entry, policy)
+        decisions.append(Decision(entry, group, True, (NO_TIME, *labels), by_rule=bool(labels)))
     for rules, (time, entry) in zip(kept, timed, strict=True):
         within = policy.within is not None and now - time <= timedelta(seconds=policy.within)
         reasons = [*rules, *(["within"] if within else []), *_labels(entry, policy)]

@@ -11,12 +11,10 @@
       quarantine/<hex>@<ns>         damaged bytes that a repair has replaced; never removed here
       cache/check-position          where the last check stopped reading
       cache/sources/                what was captured from where; may be deleted at any time
-      lock, gate.lock, refs.lock    flocked, never read
+      lock, gate.lock, refs.lock    see `locks`
       .*.tmp                        a file on its way to its name, here and in refs/; left by a crash, removed by gc
 
-`lock` is held shared for a look-up or a commit, exclusively by gc while it re-reads the roots and renames garbage.
-Who wants it shared passes `gate.lock` first, which gc keeps closed while it waits: so gc waits for those inside only.
-`refs.lock` is held around every change of a ref, until index.json is derived again.
+Only refs/ and blobs/ hold what could not be made again, or done without.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,15 +31,17 @@ from casstore import durable, layout, marker, permissions, spec
 from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.content import Reader
 from casstore.digest import Digest
-from casstore.durable import Durability, Lock
+from casstore.durable import Durability
 from casstore.errors import (
     AlreadyExists,
     CorruptContent,
+    InvalidName,
     NotFound,
     StorageError,
     StoreLocked,
     storage_errors,
 )
+from casstore.locks import StoreLocks
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name
 from casstore.oci import AnyManifest, Descriptor
 from casstore.operation import Operation, operation_paths
@@ -48,10 +49,19 @@ from casstore.refs import BrokenRef, Refs
 from casstore.stamps import stamp
 from casstore.storeindex import IndexFile, StoreIndex, foreign, without
 from casstore.streams import fetch_all
-from casstore.trash import Trash
+from casstore.trash import RemovedRef, Trash
 
+PARTS = ("refs", "blobs", "blobs/sha256")
+"""The directories without which there is no store."""
 _DERIVED = ("index.json", "catalog.sqlite")
+_YOUNG = 600
+"""Seconds. Linux writes dirty pages after 30 (vm.dirty_expire_centisecs), if it is not kept from it for long."""
 _OWN_TEMPORARIES = tuple(f".{name}." for name in ("oci-layout", marker.NAME, "index.json"))
+
+
+def is_own_temporary(name: str) -> bool:
+    """Whether a file in the store's directory is on its way to one of the store's own names, or was left so."""
+    return durable.is_temporary(name) and name.startswith(_OWN_TEMPORARIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +77,21 @@ class Reading:
     """The refs as they were at one moment: those that lead to a blob, the bytes of the blobs, and the other refs.
 
     `referrers` are the refs of manifests that refer to another one. A broken one of those is not told: gc removes it.
+    `remembered` is what index.json says that broken ones stood for, as far as that is there: it goes on saying so until
+    they are mended or removed.
     """
 
     refs: dict[SnapshotName, Digest]
     sizes: dict[Digest, int]
     broken: list[BrokenRef]
     referrers: dict[ReferrerName, Digest] = field(default_factory=dict)
+    remembered: dict[SnapshotName, Digest] = field(default_factory=dict)
 
     @property
     def named(self) -> dict[str, Digest]:
-        """All refs that lead to a blob: what index.json has to say."""
-        return {str(name): digest for refs in (self.refs, self.referrers) for name, digest in refs.items()}
+        """All refs that lead to a blob, or did: what index.json has to say."""
+        refs = dict(sorted((self.refs | self.remembered).items())) if self.remembered else self.refs
+        return {str(name): digest for each in (refs, self.referrers) for name, digest in each.items()}
 
 
 class StoreDirectory:
@@ -85,8 +99,12 @@ class StoreDirectory:
 
     def __init__(self, path: str, options: StoreOptions, *, read_only: str | None) -> None:
         self.path, self.options, self.read_only = path, options, read_only is not None
-        self._read_only = read_only  # the reason
-        self._identity = self._look_at_root()
+        self.is_new = False
+        """Whether it was made by this opening."""
+        self.is_unasked = False
+        """Whether it was, and nobody said who may read it."""
+        self._why_read_only = read_only
+        self._locks = StoreLocks(path, wait=options.wait)
         self.durability = options.durability
         self.blobs = BlobDirectory(os.path.join(path, "blobs", "sha256"))
         self.trash = Trash(os.path.join(path, "trash"), options.durability)
@@ -94,32 +112,39 @@ class StoreDirectory:
         self.refs = Refs(os.path.join(path, "refs"), self.trash, options.durability)
         self.index = StoreIndex(path, options.durability)
         self.follow: Callable[[], object] = lambda: self.derive_index(self.read())
-        """Derives, with refs.lock held, what follows from the refs."""
+        """Derives, with refs.lock held, what follows from the refs; False where some of it has no file."""
+        self.is_changing = False
+        """Whether this process holds refs.lock to change refs."""
 
     @classmethod
-    def open(cls, path: str, options: StoreOptions, *, create: bool, share: bool = False) -> StoreDirectory:
-        """Open the store at `path`, and bring its markers up to date where it can be written. `share` lets everybody
-        read it.
+    def open(cls, path: str, options: StoreOptions, *, create: bool, share: bool | None = None) -> StoreDirectory:
+        """Open the store at `path`, and bring its markers up to date where it can be written. `share` says who may read
+        it: everybody, or the owner alone, which only a store that is made here becomes. Without, a new directory is for
+        the owner alone, and one that is there stays as it is.
 
         Raises:
             NotFound: there is none, and `create` is not set.
             UnsupportedVersion: made by a newer version.
-            DocumentError: a marker is damaged, or there is something else.
+            CorruptContent: a part of it is missing, or a marker is damaged.
+            AlreadyExists: there is something else.
         """
         path = os.path.abspath(path)
-        parts = [os.path.join(path, part) for part in ("refs", "blobs", "blobs/sha256")]
+        parts = [os.path.join(path, part) for part in PARTS]
         present = [is_plain_directory(part) for part in parts]
-        if not all(present):
+        is_new = not all(present)
+        if is_new:
             marker.require_readable(path)  # a later version may keep its parts elsewhere
+            _require_whole(path)
             if not create:
-                raise NotFound(f"store {path!r}: there is no store; casstore create and casstore pull make one")
-            _make(path, parts, options)
+                raise no_store(path)
+            _make(path, parts, options, share=share)
         for name in ("tmp", "trash"):
             is_plain_directory(os.path.join(path, name))
         reason = marker.require_readable(path)
         if not all(os.access(part, os.W_OK) for part in (path, *parts)):
             reason = "its permissions or its file system say so"
         directory = cls(path, options, read_only=reason)
+        directory.is_new, directory.is_unasked = is_new, is_new and not share
         is_layout = layout.check_marker(path)
         if not directory.read_only and (marker.is_missing(path) or not is_layout):
             directory._write_markers()
@@ -135,14 +160,16 @@ class StoreDirectory:
 
         Raises:
             UnsupportedVersion: made by a newer version.
+            CorruptContent: a part of it is missing.
         """
         path = os.path.abspath(path)
         marker.require_readable(path)
+        _require_whole(path)
         return cls(path, options, read_only="it was opened to be looked at")
 
     def _write_markers(self) -> None:
-        """Make the markers that are missing."""
-        with self.changing_refs():
+        """Make the markers that are missing. What is derived stays as it is: it may know more than what is left."""
+        with self._locks.refs():
             if marker.is_missing(self.path):
                 marker.write(self.path, self.durability)
             if not layout.check_marker(self.path):
@@ -152,79 +179,53 @@ class StoreDirectory:
         """Derive index.json again if that can be done: a full disk, or a process that changes the refs just now and
         then does the same, is no reason not to open the store.
         """
-        with contextlib.suppress(StorageError, StoreLocked), self._locked("refs.lock", wait=0):
+        with contextlib.suppress(StorageError, StoreLocked), self._locks.refs(wait=0):
             reading = self.read()
             return reading, self.derive_index(reading, known)
         return None
 
     def clear_temporaries(self) -> None:
         """Remove what processes that died had not yet given its name; nothing that is not the store's own."""
-        with self._locked("refs.lock"), storage_errors("collecting garbage"):
+        with self._locks.refs(), storage_errors("collecting garbage"):
             for folder in (self.path, self.refs.path):
-                for name in filter(durable.is_temporary, os.listdir(folder)):
-                    if folder == self.path and not name.startswith(_OWN_TEMPORARIES):
-                        continue  # as of a disk that is restored into this directory
+                # Others' in the store's directory stay, as that of a disk that is restored there.
+                is_ours = is_own_temporary if folder == self.path else durable.is_temporary
+                for name in filter(is_ours, os.listdir(folder)):
                     path = os.path.join(folder, name)
                     with contextlib.suppress(FileNotFoundError):
                         mode = os.lstat(path).st_mode
                         if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
                             os.unlink(path)
 
-    def _look_at_root(self) -> tuple[int, int]:
-        with storage_errors(f"store {self.path!r}"):
-            info = os.stat(self.path)
-        return info.st_dev, info.st_ino
-
     def require_same(self) -> None:
-        """Raise StorageError when another directory, or none, has the store's path since it was opened. What was to be
-        done to the one must not be done to the other.
-        """
-        with contextlib.suppress(StorageError):
-            if self._look_at_root() == self._identity:
-                return
-        raise StorageError(
-            f"store {self.path!r}: expected the directory that was opened, got another one or none: it was moved or"
-            " replaced meanwhile; look where it is now, and try again"
-        )
-
-    def _locked(self, name: str, *, shared: bool = False, wait: float | None = None) -> Lock:
-        """A lock of this store, and not of one that has taken its path, before or while this process waited."""
-        self.require_same()
-        path = os.path.join(self.path, name)
-        held = durable.lock(path, shared=shared, wait=self.options.wait if wait is None else wait)
-        try:
-            self.require_same()
-        except BaseException:
-            held.release()
-            raise
-        return held
+        """Raise StorageError when another directory, or none, has the store's path since it was opened."""
+        self._locks.require_same()
 
     def require_writable(self) -> None:
         """Raise StorageError on a read-only store."""
         if self.read_only:
-            raise StorageError(f"store {self.path!r}: it is read-only here; {self._read_only}")
+            raise StorageError(f"store {self.path!r}: it is read-only here; {self._why_read_only}")
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
         """Nothing is collected meanwhile. Hold it shortly."""
         self.require_writable()
-        with self._locked("gate.lock", shared=True):
-            held = self._locked("lock", shared=True)
-        with held:
+        with self._locks.shared():
             yield
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Nobody looks anything up or commits meanwhile."""
         self.require_writable()
-        with self._locked("gate.lock"), self._locked("lock"):
+        with self._locks.exclusive():
             yield
 
     @contextlib.contextmanager
     def changing_refs(self) -> Iterator[Refs]:
         """The refs, for this process alone to change; what is derived follows when the block ends, however it ends."""
         self.require_writable()
-        with self._locked("refs.lock"):
+        with self.holding_refs():
+            self.is_changing = True
             try:
                 yield self.refs
                 self.require_same()  # before it is told as done
@@ -234,21 +235,35 @@ class StoreDirectory:
                 with contextlib.suppress(StorageError, StoreLocked):
                     self.require_same()
                     self.follow()
+                self.is_changing = False
+
+    @contextlib.contextmanager
+    def holding_refs(self) -> Iterator[None]:
+        """Nobody changes a ref meanwhile, and nothing is derived."""
+        with self._locks.refs():
+            yield
 
     def settle(self) -> bool:
         """Let what is derived follow the refs, and let no power cut bring back what it said before; False where that
-        cannot be done, as on a full disk.
+        cannot be done, as on a full disk. Then no catalog is better than one that knows names which are removed: they
+        would be taken for lost when the trash has them no more.
         """
-        try:
-            with self._locked("refs.lock"), storage_errors("syncing what is derived"):
-                self.follow()
-                for name in _DERIVED:
-                    with contextlib.suppress(FileNotFoundError):
-                        durable.sync(os.path.join(self.path, name), self.durability)
+        followed = False
+        with (
+            contextlib.suppress(StorageError, StoreLocked),
+            self.holding_refs(),
+            storage_errors("syncing what is derived"),
+        ):
+            followed = self.follow() is not False
+            for name in _DERIVED:
+                with contextlib.suppress(FileNotFoundError):
+                    durable.sync(os.path.join(self.path, name), self.durability)
+            self.durability.sync_directory(self.path)
+        if not followed:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.path, _DERIVED[1]))
                 self.durability.sync_directory(self.path)
-        except (StorageError, StoreLocked):
-            return False
-        return True
+        return followed
 
     def operation(self) -> Operation:
         """Start an operation.
@@ -282,10 +297,20 @@ class StoreDirectory:
                     operation.rely_on(blobs)
             yield
 
-    def require(self, blobs: Mapping[Digest, int]) -> None:
-        """Raise NotFound or SizeMismatch unless every blob is there with its size."""
+    def require(self, blobs: Mapping[Digest, int], *, to_last: bool = False) -> None:
+        """Raise NotFound or SizeMismatch unless every blob is there with its size.
+
+        What is to last is synced where it came of late: whoever wrote it may have gone without. Once it lies there for
+        minutes the kernel has written it by itself.
+        """
         for digest, size in blobs.items():
-            os.close(self.blobs.open(digest, size=size))
+            fd = self.blobs.open(digest, size=size)
+            try:
+                if to_last and os.fstat(fd).st_ctime > time.time() - _YOUNG:
+                    with storage_errors(f"syncing blob {digest}"):
+                        self.durability.sync_file(fd)
+            finally:
+                os.close(fd)
 
     def read_refs(self) -> tuple[dict[SnapshotName, Digest], list[BrokenRef]]:
         """The refs that lead to a blob, and what is wrong with the others."""
@@ -304,7 +329,19 @@ class StoreDirectory:
                 broken.append(BrokenRef(name, problem))
                 del refs[name]
         referrers = {name: digest for name, digest in referrers.items() if self._look(digest, sizes) is None}
-        return Reading(refs, sizes, sorted(broken), referrers)
+        return Reading(refs, sizes, sorted(broken), referrers, self._remembered(broken, sizes))
+
+    def _remembered(self, broken: Sequence[BrokenRef], sizes: dict[Digest, int]) -> dict[SnapshotName, Digest]:
+        """See Reading; adds to `sizes`."""
+        said: Mapping[str, Digest] = {}
+        found = {}
+        with contextlib.suppress(StorageError):
+            said = (self.index.names() or {}) if broken else {}
+        for name in sorted(each.name for each in broken if each.name in said):
+            with contextlib.suppress(InvalidName):
+                if self._look(said[name], sizes) is None:
+                    found[parse_name(name)] = said[name]
+        return found
 
     def _look(self, digest: Digest, sizes: dict[Digest, int]) -> str | None:
         """Add a blob's bytes to `sizes`; returns what is wrong with it."""
@@ -318,6 +355,10 @@ class StoreDirectory:
             return f"{digest} is not in the store"
         sizes[digest] = size
         return None
+
+    def vanished(self) -> list[RemovedRef]:
+        """Names that are gone though nobody removed them with casstore, as the trash has them, and are not back."""
+        return [ref for ref in self.trash.vanished() if self.refs.get(SnapshotName(ref.name)) != ref.digest]
 
     def refs_stamp(self) -> str | None:
         """Stands for what `read` returns; None when it has to be asked."""
@@ -335,7 +376,8 @@ class StoreDirectory:
 
     def tags(self) -> Iterable[str]:
         """All names, those of referrers included; see TagLister."""
-        return self.read().named
+        reading = self.read()
+        return [*reading.refs, *reading.referrers]
 
     def referrers(self, subject: Descriptor) -> Sequence[Descriptor]:
         """What is here and refers to `subject`; see ReferrerLister.
@@ -385,7 +427,25 @@ class StoreDirectory:
         return self.index.derive(reading.named, reading.sizes, known)
 
 
-def _make(path: str, parts: list[str], options: StoreOptions) -> None:
+def no_store(path: str) -> NotFound:
+    """The error for a path where there is no store."""
+    return NotFound(
+        f"store {path!r}: there is no store; is the path right? casstore init makes an empty one there, and so do"
+        " create and pull"
+    )
+
+
+def _require_whole(path: str) -> None:
+    """Raise CorruptContent where there is what is left of a store: it must not pass for none, or for a plain layout."""
+    missing = next((part for part in PARTS if not is_plain_directory(os.path.join(path, part))), None)
+    if missing is not None and marker.is_ours(path):
+        raise CorruptContent(
+            f"store {path!r}: it is damaged: expected a directory {missing}, got nothing there; casstore check tells"
+            " what is lost, and casstore check --repair mends what can be mended"
+        )
+
+
+def _make(path: str, parts: list[str], options: StoreOptions, *, share: bool | None) -> None:
     with storage_errors(f"making store {path!r}"):
         strangers = os.path.lexists(path) and set(os.listdir(path)) - {"blobs", "refs"}
     if strangers and not all(map(is_plain_directory, parts)):  # else another process has made it just now
@@ -397,6 +457,8 @@ def _make(path: str, parts: list[str], options: StoreOptions) -> None:
         durable.make_directories(os.path.dirname(path), options.durability)
         with contextlib.suppress(FileExistsError):
             durable.make_directory(path, permissions.PRIVATE)  # disks hold secrets
+        if share is False:
+            permissions.make_private(path)
         options.durability.sync_directory(os.path.dirname(path))
         for part in parts:
             durable.make_part(part, options.durability)

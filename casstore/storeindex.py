@@ -95,7 +95,7 @@ class StoreIndex:
             if self._is_rotten(entry):
                 continue
             annotations = {key: text for key, text in _annotations(entry).items() if key not in {_REF, _DIGEST}}
-            if _ref_name(entry) in refs:
+            if ref_name(entry) in refs:
                 del annotations[spec.ANNOTATION_REF_NAME]  # the ref has the name; the content is kept without one
             changed = annotations != _annotations(entry)  # else they were copied from an entry of ours
             kept.append({**entry, "annotations": annotations} if changed else entry)
@@ -156,8 +156,8 @@ def _names(entries: list[Entry]) -> Iterator[tuple[str, Digest]]:
 
 def without(others: tuple[Entry, ...], gone: Sequence[Entry]) -> tuple[Entry, ...]:
     """Of the entries that are not ours, those that are not among `gone`; one may have lost its name since."""
-    named = {(entry["digest"], name) for entry in gone for name in (_ref_name(entry), None)}
-    return tuple(entry for entry in others if (entry["digest"], _ref_name(entry)) not in named)
+    named = {(entry["digest"], name) for entry in gone for name in (ref_name(entry), None)}
+    return tuple(entry for entry in others if (entry["digest"], ref_name(entry)) not in named)
 
 
 def foreign(others: tuple[Entry, ...], refs: Mapping[str, Digest]) -> list[Entry]:
@@ -165,17 +165,15 @@ def foreign(others: tuple[Entry, ...], refs: Mapping[str, Digest]) -> list[Entry
     if not others:
         return []
     ours = {(name, str(digest)) for name, digest in refs.items()}
-    return [entry for entry in others if (_ref_name(entry), entry["digest"]) not in ours]
+    return [entry for entry in others if (ref_name(entry), entry["digest"]) not in ours]
 
 
 def _encode(refs: list[tuple[str, Digest, int]], others: list[Entry]) -> bytes:
     """The index.json, as `dump` would write it. The many entries of ours are filled into a text: nothing in a name or a
     digest needs to be escaped.
     """
-    ours, referrers = (
-        _template(spec.ARTIFACT_TYPE),
-        _template(None),
-    )  # of what type a referrer is only its manifest says
+    ours = _template(spec.ARTIFACT_TYPE)
+    referrers = _template(None)  # of what type one is, only its manifest says
     parts = [
         (referrers if is_reserved(name) else ours) % {"name": name, "hex": digest.hex, "size": size}
         for name, digest, size in refs
@@ -200,8 +198,8 @@ def _template(artifact_type: str | None) -> str:
 def _says(entries: list[Entry], refs: Mapping[str, Digest]) -> bool:
     """Whether they say of each ref what it says, and nothing else of its name; anything odd counts as no."""
     try:
-        ours = [(_ref_name(entry) or "", entry["digest"]) for entry in entries if _is_ours(entry)]
-        others = {_ref_name(entry) for entry in entries if not _is_ours(entry)}
+        ours = [(ref_name(entry) or "", entry["digest"]) for entry in entries if _is_ours(entry)]
+        others = {ref_name(entry) for entry in entries if not _is_ours(entry)}
         return sorted(ours) == sorted((name, str(digest)) for name, digest in refs.items()) and not others & refs.keys()
     except (CasstoreError, LookupError, TypeError, AttributeError):
         return False
@@ -215,10 +213,11 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
     """
     annotations = _annotations(entry)
     mark = annotations.get(_REF)
-    return mark is not None and annotations.get(_DIGEST) == entry["digest"] and _ref_name(entry) in {mark, None}
+    return mark is not None and annotations.get(_DIGEST) == entry["digest"] and ref_name(entry) in {mark, None}
 
 
-def _ref_name(entry: Mapping[str, Any]) -> str | None:
+def ref_name(entry: Mapping[str, Any]) -> str | None:
+    """The name that an entry has for all tools; None where it has none."""
     name = _annotations(entry).get(spec.ANNOTATION_REF_NAME)
     return name if isinstance(name, str) else None
 

@@ -273,14 +273,15 @@ def stored_once(db: sqlite3.Connection, wanted: Sequence[str] | None) -> tuple[i
 
 
 _ARTIFACT = "digest, id, parent, image, created_at, config, size, allocated, stored, packed, plain"
-_USES = "FROM uses JOIN artifacts a ON a.key = artifact JOIN blobs b ON b.key = blob"
+# CROSS JOIN goes through the first table in the order of an index: only rows that are equal so far are sorted.
+_USES = "FROM artifacts a CROSS JOIN uses ON a.key = artifact CROSS JOIN blobs b ON b.key = blob"
 _SAME = (
     ("refs", "SELECT name, digest FROM refs JOIN artifacts ON artifact = key ORDER BY name"),
     ("artifacts", f"SELECT {_ARTIFACT} FROM artifacts ORDER BY digest"),
     ("blobs", "SELECT digest, media_type, size, directory, chunks, plain FROM blobs ORDER BY digest, media_type"),
     ("uses", f"SELECT a.digest, b.digest, b.media_type {_USES} ORDER BY a.digest, b.digest, b.media_type"),
-    ("chunks", "SELECT id, digest, chunk FROM chunks JOIN blobs ON key = pack ORDER BY id, digest, chunk"),
-    ("deltas", "SELECT digest, chunk, base FROM deltas JOIN blobs ON key = pack ORDER BY digest, chunk"),
+    ("chunks", "SELECT id, digest, chunk FROM chunks CROSS JOIN blobs ON key = pack ORDER BY id, digest, chunk"),
+    ("deltas", "SELECT digest, chunk, base FROM blobs CROSS JOIN deltas ON key = pack ORDER BY digest, chunk"),
 )
 
 

@@ -24,6 +24,7 @@ from casstore.digest import ChunkId, Digest
 from casstore.directories import load_directory
 from casstore.errors import CasstoreError, CorruptContent, NotFound, UnsupportedVersion
 from casstore.intake import verify_chunks, verify_pack
+from casstore.lookup import Lookup
 from casstore.names import ReferrerName, SnapshotName, parse_name, referrer_name
 from casstore.oci import AnyManifest, Descriptor
 from casstore.operation import StagedBlob
@@ -55,8 +56,8 @@ class Transaction:
         self._attached: dict[ReferrerName, Digest] = {}
         self._distrusted: set[str] = set()
         self._proven: set[Digest] = set()  # packs that were verified for themselves as soon as they had come
-        self._bases: dict[ChunkId, Place] = {}  # of deltas that may be used, in packs that are relied on
         self._directory_of = lru_cache(64)(lambda pack: load_directory(self._blobs, pack.descriptor, pack.directory))
+        self._lookup = Lookup(catalog.lookup, self._directory_of, self._may_use)
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +80,7 @@ class Transaction:
         with self._directory.shared():
             if not all(self._rely_on(blob) for blob in (root, *artifact.manifest.children)):
                 return None
-        self._bases |= artifact.bases()
+        self._lookup.bases |= artifact.bases()
         return artifact
 
     def new_blob(self) -> StagedBlob:
@@ -93,41 +94,15 @@ class Transaction:
     def lookup(
         self, ids: Sequence[ChunkId], *, prefer: Collection[Digest] = (), full: bool = False
     ) -> Mapping[ChunkId, Place]:
-        """Where these chunks are stored; see capture.Storage."""
-        found = {base: self._bases[base] for base in ids if base in self._bases} if full else {}
-        candidates = self._catalog.lookup(ids)
-        if candidates:
-            with self._directory.shared():
-                for chunk_id, places in candidates.items():
-                    likely = sorted(places, key=lambda place: place.pack.descriptor.digest not in prefer)
-                    place = next((place for place in likely if self._holds(place, chunk_id, full=full)), None)
-                    if place is not None:
-                        found[chunk_id] = place
-        return found
-
-    def _holds(self, place: Place, chunk_id: ChunkId, *, full: bool) -> bool:
-        """Whether a place that the catalog gave is the chunk's: the pack may have been collected meanwhile, and a
-        catalog that a power cut tore may say anything. Where it is, its pack stays, and that of its base.
+        """Where these chunks are stored, in packs that stay until the commit, as do those of their bases; see
+        capture.Storage.
         """
-        descriptor = place.pack.descriptor
-        if str(descriptor.digest) in self._distrusted or not self._rely_on(descriptor):
-            return False
-        try:
-            directory = self._directory_of(place.pack)
-        except CasstoreError:
-            return False
-        if place.chunk >= len(directory) or directory.chunk_id(place.chunk) != chunk_id:
-            return False
-        base = directory.base_of(directory.frame_of(place.chunk))
-        return base is None or (not full and self._holds_base(base))
+        candidates = self._catalog.lookup(ids)
+        with self._directory.shared() if candidates else contextlib.nullcontext():
+            return self._lookup.choose(ids, candidates, prefer=prefer, full=full)
 
-    def _holds_base(self, base: ChunkId) -> bool:
-        if base not in self._bases:
-            for place in self._catalog.lookup([base]).get(base, ()):
-                if self._holds(place, base, full=True):
-                    self._bases[base] = place
-                    break
-        return base in self._bases
+    def _may_use(self, pack: Descriptor) -> bool:
+        return str(pack.digest) not in self._distrusted and self._rely_on(pack)
 
     def directory(self, pack: StoredPack) -> PackDirectory:
         """The directory of a pack that is relied on; see capture.Storage."""
@@ -140,9 +115,8 @@ class Transaction:
     def distrust(self, packs: Collection[str]) -> None:
         """See create.Destination."""
         self._distrusted.update(packs)
-        self._bases = {
-            base: place for base, place in self._bases.items() if str(place.pack.descriptor.digest) not in packs
-        }
+        bases = self._lookup.bases.items()
+        self._lookup.bases = {base: place for base, place in bases if str(place.pack.descriptor.digest) not in packs}
         self._operation.drop_staged()
 
     def _rely_on(self, descriptor: Descriptor) -> bool:
@@ -276,7 +250,7 @@ class Transaction:
                 new.
         """
         with self._directory.shared():
-            self._directory.require(self._relied)
+            self._directory.require(self._relied, to_last=True)
             self._operation.move_to(self._blobs)
             with self._directory.changing_refs() as refs:
                 for referrer, digest in self._attached.items():

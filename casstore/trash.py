@@ -4,6 +4,8 @@
     trash/<64 hex>, op-*   garbage
 
 All names that one command removes have one stamp, and it is later than any other in the trash, whatever the clock says.
+Stamp 0 is for names that nobody removed with casstore: they were found to be gone from refs/. What a name stood for
+that was taken over lies here as well.
 Anything else in the directory is not ours, and is neither read nor removed. A name is put here and taken back with
 refs.lock held, and dropped with the store's lock held exclusively.
 """
@@ -17,7 +19,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,12 +29,21 @@ from casstore.blobs import is_plain_directory
 from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import InvalidName, storage_errors
-from casstore.links import NotARef, read_link
+from casstore.links import NotARef, read_link, target_of
 from casstore.names import parse_name
 
 _REMOVED = re.compile(r"(.+)@(0|[1-9][0-9]{0,29})\Z", re.DOTALL | re.ASCII)
 _GARBAGE = re.compile(r"(?:[0-9a-f]{64}|op-[0-9a-f]{16})\Z")
 _SECOND = 10**9  # nanoseconds
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_SHOWN = 5
+_VANISHED = 0  # the stamp of a name that nobody removed
+_NEVER = 10**29  # ns; a stamp that no clock has given, and that leaves no room for a later one
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file in the trash has a name that only casstore gives."""
+    return bool(_REMOVED.match(name) or _GARBAGE.match(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +52,20 @@ class RemovedRef:
 
     name: str
     stamp: int
-    """When it was removed, in nanoseconds since 1970 UTC: equal for all that one command removed."""
+    """When it was removed, in nanoseconds since 1970 UTC: equal for all that one command removed. 0: nobody did."""
     digest: Digest | None
     """What it stands for; None where that is no snapshot: a broken ref, or that of a referrer."""
 
     @property
+    def has_vanished(self) -> bool:
+        """Whether nobody removed it with casstore: it was gone."""
+        return self.stamp == _VANISHED
+
+    @property
     def time(self) -> datetime | None:
         """When it was removed; None where no clock can have said so."""
+        if self.has_vanished:
+            return None
         try:
             return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.stamp // 1000)
         except OverflowError:
@@ -56,6 +74,21 @@ class RemovedRef:
     def is_younger(self, seconds: float, *, now: int) -> bool:
         """Whether it was removed less than that long ago; one from the future, as after the clock was set back, is."""
         return now - self.stamp < seconds * _SECOND
+
+
+def vanished_text(refs: Sequence[RemovedRef]) -> str:
+    """What people are to know of names that are gone though nobody removed them."""
+    first = refs[0].name
+    if len(refs) == 1:
+        return (
+            f"snapshot {first}: its name is gone from refs/, and casstore did not remove it; casstore undo {first}"
+            f" takes it back, casstore rm {first} lets it go"
+        )
+    shown = ", ".join(ref.name for ref in refs[:_SHOWN]) + (f" and {len(refs) - _SHOWN} more" if refs[_SHOWN:] else "")
+    return (
+        f"snapshots {shown}: their names are gone from refs/, and casstore did not remove them; casstore undo NAME"
+        " takes one back, casstore rm NAME lets one go, and casstore undo --list shows all"
+    )
 
 
 class Trash:
@@ -70,12 +103,20 @@ class Trash:
         Raises:
             CorruptContent: something else has the directory's place.
         """
+        with storage_errors("reading the trash"):
+            found = [self._look(name, stamp) for name, stamp in self._removed()]
+        return sorted(found, key=lambda ref: (-ref.stamp, ref.name))
+
+    def vanished(self) -> list[RemovedRef]:
+        """The names of snapshots that were gone from refs/, sorted; raises as `read`."""
+        with storage_errors("reading the trash"):
+            found = [self._look(name, stamp) for name, stamp in self._removed() if stamp == _VANISHED]
+        return sorted((ref for ref in found if ref.digest is not None), key=lambda ref: ref.name)
+
+    def _removed(self) -> list[tuple[str, int]]:
         if not is_plain_directory(self.path):
             return []
-        with storage_errors("reading the trash"):
-            names = map(_REMOVED.match, os.listdir(self.path))
-            found = [self._look(match[1], int(match[2])) for match in names if match]
-        return sorted(found, key=lambda ref: (-ref.stamp, ref.name))
+        return [(match[1], int(match[2])) for match in map(_REMOVED.match, os.listdir(self.path)) if match]
 
     def _look(self, name: str, stamp: int) -> RemovedRef:
         try:
@@ -88,18 +129,60 @@ class Trash:
 
     def next_stamp(self) -> int:
         """A stamp for what is removed now. Call with refs.lock held."""
-        return max(time.time_ns(), *(ref.stamp + 1 for ref in self.read()), 0)
+        with storage_errors("reading the trash"):
+            later = [stamp + 1 for _, stamp in self._removed()]
+        return max([time.time_ns(), *(stamp for stamp in later if stamp < _NEVER)])
 
-    def take(self, path: str, name: str, stamp: int) -> None:
+    def take(self, path: str, name: str, stamp: int) -> bool:
         """Move the ref at `path` here; durable after `sync`. On a full disk, where there is no room for it here, it is
-        removed for good: else nothing could ever be removed.
+        removed for good, and False is returned: else nothing could ever be removed.
 
         Raises:
             FileNotFoundError: there is none.
         """
+        there = []
         with _or_without_space(lambda: os.unlink(path)):
             durable.make_part(self.path, self._durability)
             durable.move(path, self._place(name, stamp))
+            there.append(name)
+        return bool(there)
+
+    def keep(self, name: str, digest: Digest) -> RemovedRef | None:
+        """Note what a name stood for that is about to be taken over, durably; None where a full disk has no room for
+        that. Call with refs.lock held.
+        """
+        ref = RemovedRef(name, self.next_stamp(), digest)
+        return self._note([ref])
+
+    def note_vanished(self, gone: Mapping[str, Digest]) -> bool:
+        """Note names that are gone from refs/, though nobody removed them, durably; False where a full disk has no room
+        for that. Call with refs.lock held.
+        """
+        for ref in self.vanished():
+            if ref.name in gone and ref.digest != gone[ref.name]:
+                self.let_go(ref, self.next_stamp())  # it was lost before, and made again since
+        return self._note([RemovedRef(name, _VANISHED, digest) for name, digest in gone.items()]) is not None
+
+    def _note(self, refs: Sequence[RemovedRef]) -> RemovedRef | None:
+        with storage_errors("writing to the trash"):
+            try:
+                durable.make_part(self.path, self._durability)
+                for ref in refs:
+                    if ref.digest is not None:
+                        with contextlib.suppress(FileExistsError):
+                            os.symlink(target_of(ref.digest), self._place(ref.name, ref.stamp))
+            except OSError as error:
+                if error.errno not in _NO_SPACE:
+                    raise
+                return None
+        self.sync()
+        return refs[-1]
+
+    def let_go(self, ref: RemovedRef, stamp: int) -> None:
+        """Let a name that nobody removed count as removed at `stamp`, durably. Call with refs.lock held."""
+        with storage_errors(f"removing {ref.name}"):
+            durable.move(self._place(ref.name, ref.stamp), self._place(ref.name, stamp))
+        self.sync()
 
     def sync(self) -> None:
         """Make what was taken, or dropped, durable."""
@@ -148,7 +231,7 @@ def _or_without_space(instead: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in _NO_SPACE:
             raise
         instead()
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from casstore import Store, spec
 from casstore.adopt import AdoptReport
+from casstore.checking.findings import Severity
 from casstore.digest import Digest
+from casstore.durable import Durability
+from casstore.schema import validate
 from tests.support.command import Casstore
 from tests.support.stores import (
     FAST,
@@ -241,13 +246,83 @@ def test_the_command(casstore: Casstore, tmp_path: Path) -> None:
         add_entry(casstore.store, Digest.of(b"gone"), "gone\x1b[31m")
     assert casstore("list").stderr.count("see casstore adopt") == 2
     assert "see casstore adopt" in casstore("gc").stderr
-    document = casstore.json("adopt", "--dry-run")
+    document = json.loads(casstore("adopt", "--dry-run", "--json", code=12).stdout)
+    validate(document, "cli-adopt", subject="adopt --json")
     assert [each["name"] for each in document["adopted"]] == ["one"]
-    assert [each["name"] for each in document["left"]] == ["gone\x1b[31m"]
-    done = casstore("adopt")
+    assert [(each["name"], each["damaged"]) for each in document["left"]] == [("gone\x1b[31m", True)]
+    done = casstore("adopt", code=12)
     assert done.lines == ["one"]
     assert "\x1b" not in done.stderr
     assert "left in index.json" in done.stderr
-    assert "taken out of index.json" in casstore("adopt", "--drop").stderr
+    assert casstore("adopt", "-q", code=12).stderr.startswith("warning: ")
+    assert "taken out of index.json" in casstore("adopt", "--drop", code=12).stderr
     assert "adopt" not in casstore("list").stderr
     assert casstore.json("adopt")["left"] == []
+
+
+def test_what_is_no_snapshot_is_no_damage(casstore: Casstore, tmp_path: Path) -> None:
+    """Exit code 12 is for what was a snapshot, or may have been."""
+    with Store.init(casstore.store, options=FAST) as store:
+        capture(store, tmp_path, "one", 1)
+        image = put_document(casstore.store, {"schemaVersion": 2, "mediaType": spec.MEDIA_MANIFEST, "layers": []})
+    add_entry(casstore.store, image, "image")
+    assert [each["damaged"] for each in casstore.json("adopt")["left"]] == [False]
+
+
+# --- nobody can change what was adopted -------------------------------------------------------------------------------
+
+
+def test_what_is_adopted_is_for_reading_only(store: Store, other: Store, tmp_path: Path) -> None:
+    """Other tools leave blobs that can be written to."""
+    capture(other, tmp_path, "one", 1)
+    digest = bring(store, other, "one")
+    paths = [blob_path(root_of(store), blob) for blob in other.open_snapshot("one").needs]
+    before = {path: path.stat().st_ino for path in paths}
+    for path in paths:
+        path.chmod(0o644)
+    add_entry(root_of(store), digest, "one")
+    store.adopt(dry_run=True)
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o644}
+    store.adopt()
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o444}
+    assert {path: path.stat().st_ino for path in paths} == before
+    assert not [each for each in Store.check(store.path).findings if each.severity is Severity.DAMAGE]
+    assert "loose-permissions" not in {each.kind.value for each in Store.check(store.path).findings}
+
+
+@pytest.mark.parametrize("how", ["open", "linked", pytest.param("owned", marks=pytest.mark.needs("root"))])
+def test_what_others_can_change_is_copied(store: Store, other: Store, tmp_path: Path, how: str) -> None:
+    """Who has it open, or by another name, changes his own file afterwards."""
+    capture(other, tmp_path, "one", 1)
+    digest = bring(store, other, "one")
+    paths = [blob_path(root_of(store), blob) for blob in other.open_snapshot("one").needs]
+    for n, path in enumerate(paths):
+        path.chmod(0o666 if how == "open" else 0o644)
+        if how == "owned":
+            os.chown(path, 65534, 65534)
+        os.link(path, tmp_path / f"theirs-{n}")
+        if how != "linked":
+            (tmp_path / f"theirs-{n}").unlink()
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("r+b")) for path in paths]
+        add_entry(root_of(store), digest, "one")
+        assert [each.name for each in store.adopt().adopted] == ["one"]
+        for file in files:
+            file.write(b"changed")
+    assert {(path.stat().st_mode & 0o777, path.stat().st_uid) for path in paths} == {(0o444, os.geteuid())}
+    require_sound(root_of(store), contents={"one": disk_bytes(1)})
+
+
+def test_what_is_adopted_is_synced_for_other_tools_have_not(
+    store: Store, other: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 14: before the name is told as there."""
+    capture(other, tmp_path, "one", 1)
+    digest = bring(store, other, "one")
+    add_entry(root_of(store), digest, "new")
+    synced: list[str] = []
+    monkeypatch.setattr(
+        Durability, "sync_file", lambda _, fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+    )
+    assert store.adopt().adopted
+    assert set(synced) >= {each.hex for each in other.open_snapshot("one").needs}

@@ -16,23 +16,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casstore import Snapshot, Store, spec, streams
+from casstore import Snapshot, Store, directories, spec, streams
+from casstore.artifact import Artifact
 from casstore.checking import asis, rereading
 from casstore.checking.check import CheckReport, check
 from casstore.checking.findings import Finding, Kind, Severity
 from casstore.checking.rereading import Position, ReadData, reread
 from casstore.cli.check import parse_subset
-from casstore.content import Fetcher
+from casstore.content import Fetcher, RangeReader
 from casstore.digest import Digest
 from casstore.errors import NotFound, UnsupportedVersion
 from casstore.health import check_store
 from casstore.oci import ArtifactManifest, Descriptor
+from casstore.pack import PackDirectory
 from casstore.progress import Meter, ProgressEvent, silent
 from casstore.schema import validate
 from tests.support.artifacts import RAW, Disk, HandMade, frame, pack_bytes
 from tests.support.command import Casstore
 from tests.support.manifests import sign
-from tests.support.stores import FAST, all_files, blob_path, capture, flip_byte, write_disk
+from tests.support.stores import FAST, all_files, blob_path, capture, flip_byte, manifest_of, write_disk
 
 ALL = ReadData()
 
@@ -43,6 +45,11 @@ def found(root: Path, data: ReadData | None = None) -> list[Finding]:
 
 def kinds(root: Path, data: ReadData | None = None) -> list[Kind]:
     return [finding.kind for finding in found(root, data)]
+
+
+def put(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +72,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(base: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     return Path(shutil.copytree(base, tmp_path / "store", symlinks=True))
-
-
-def manifest_of(root: Path, name: str) -> ArtifactManifest:
-    return ArtifactManifest.parse((root / "refs" / name).read_bytes(), subject=name)
 
 
 def test_a_sound_store(root: Path) -> None:
@@ -196,6 +199,8 @@ HURT_ONE = ("alias", "one")
         (add_foreign, Kind.FOREIGN_ENTRY, ()),
         (lambda root: (root / "blobs/sha256/README").touch(), Kind.UNKNOWN_FILE, ()),
         (lambda root: (root / "notes").touch(), Kind.UNKNOWN_FILE, ()),
+        (lambda root: put(root / "trash/one@007"), Kind.UNKNOWN_FILE, ()),  # no stamp begins so: no undo offers it
+        (lambda root: put(root / "tmp/op-1"), Kind.UNKNOWN_FILE, ()),
         (set_aside, Kind.QUARANTINED, ()),
         (lambda root: (root / "refs").chmod(0o777), Kind.LOOSE_PERMISSIONS, ()),
         (lambda root: blob_path(root, manifest_of(root, "one").map.digest).chmod(0o644), Kind.LOOSE_PERMISSIONS, ()),
@@ -483,3 +488,47 @@ def test_a_report_is_sorted_by_what_is_worst() -> None:
     order = [Severity.DAMAGE, Severity.STALE, Severity.LEFTOVER, Severity.NOTICE]
     assert list(Severity) == order
     assert not CheckReport((Finding(Kind.UNREADABLE, "x", "y"),), 0, 0, 0, 0, 0, finished=True).ok
+
+
+def test_48_a_store_at_a_path_that_is_no_utf_8(root: Path) -> None:
+    odd = root.with_name("odd\udcff?#%41")
+    root.rename(odd)
+    report = check_store(odd, data=ReadData(), options=FAST)
+    assert report.findings == ()
+
+
+@pytest.mark.parametrize("name", ["catalog.sqlite", "catalog.sqlite-journal"])
+@pytest.mark.parametrize("kind", ["fifo", "symlink"])
+def test_24_nobody_waits_for_what_has_the_catalogs_place(casstore: Casstore, root: Path, name: str, kind: str) -> None:
+    """SQLite would, and for ever; nor does it write to what a symlink leads to."""
+    victim = root.with_name("victim")
+    victim.write_text("precious")
+    for words in (("check",), ("list",)):
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name) if kind == "fifo" else (root / name).symlink_to(victim)
+        done = casstore(*words, code=3 if words == ("check",) else 0)
+        assert ("bad-layout" in done.stdout) == (words == ("check",))
+    assert victim.read_text() == "precious"
+
+
+def test_snapshots_and_the_directories_of_their_packs_are_read_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: Counter[Digest] = Counter()
+    of_documents, load_directory = Artifact.of_documents, directories.load_directory
+
+    def documents(blobs: RangeReader, manifest: ArtifactManifest) -> Artifact:
+        read[manifest.descriptor.digest] += 1
+        return of_documents(blobs, manifest)
+
+    def directory(blobs: RangeReader, pack: Descriptor, stamp: bytes) -> PackDirectory:
+        read[pack.digest] += 1
+        return load_directory(blobs, pack, stamp)
+
+    monkeypatch.setattr(Artifact, "of_documents", documents)
+    monkeypatch.setattr(directories, "load_directory", directory)
+    assert kinds(root) == []
+    manifests = [manifest_of(root, name) for name in ("one", "two")]
+    looked_at = {manifest.descriptor.digest for manifest in manifests}
+    looked_at |= {pack.digest for manifest in manifests for pack in manifest.packs}
+    assert read == dict.fromkeys(looked_at, 1)

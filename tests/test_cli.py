@@ -129,7 +129,7 @@ def test_list_is_a_table(casstore: Casstore, disk: Path, edited: Path) -> None:
     casstore("create", "base", "--disk", disk)
     casstore("create", "edited", "--disk", edited)
     head, first, second = casstore("ls").lines
-    assert head.split() == ["NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED", "DIGEST"]
+    assert head.split() == ["NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED", "(UTC)", "DIGEST"]
     assert first.startswith("edited    scratch    64.0 MiB    ")
     assert second.startswith("base      scratch    64.0 MiB    ")
     assert re.search(r"\d\d\d\d-\d\d-\d\d \d\d:\d\d:\d\d    sha256:[0-9a-f]{12}$", first)
@@ -303,6 +303,28 @@ def test_gc_frees_what_nothing_needs(casstore: Casstore, disk: Path) -> None:
     assert freed["removed"] == planned["removed"]
     assert freed["freed_bytes"] == planned["freed_bytes"] > 0
     assert not list((casstore.store / "blobs" / "sha256").iterdir())
+
+
+def test_gc_quietly_says_nothing_but_warnings(casstore: Casstore, disk: Path) -> None:
+    casstore("create", "base", "--disk", disk)
+    casstore("rm", "base")
+    for words in (["--dry-run"], []):
+        done = casstore("gc", "-q", *words)
+        assert (done.stdout, done.stderr) == ("", "")
+    assert casstore.json("gc")["kept"] == 0
+
+
+def test_remove_of_many_names_tells_some(casstore: Casstore, disk: Path) -> None:
+    casstore("create", "base", "--disk", disk)
+    digest = casstore.json("inspect", "base")["digest"]
+    for n in range(30):
+        (casstore.store / f"refs/other-{n:02}").symlink_to(f"../blobs/sha256/{digest.removeprefix('sha256:')}")
+    told = casstore("rm", "other-29").stderr
+    assert "it is still there as base, other-00" in told
+    assert "and 20 more" in told
+    told = casstore("rm", digest).stderr
+    assert "and 20 more" in told
+    assert max(map(len, told.splitlines())) < 200
 
 
 def test_gc_warns_of_what_it_does_not_know(casstore: Casstore, disk: Path) -> None:

@@ -39,6 +39,11 @@ def disk(tmp_path: Path) -> Path:
         (["frobnicate"], "no such verb: frobnicate"),
         (["list", "--nothing"], "No such option"),
         (["--wait", "-1", "list"], "--wait"),
+        (["--wait", "1x", "list"], "expected a duration such as 90s or 1h30m, got '1x'"),
+        (["--wait"], "Option '--wait' requires an argument.\nTry: casstore --help"),
+        (["list", "--label"], "Option '--label' requires an argument.\nTry: casstore list --help"),
+        (["create", "x", "--disk"], "Option '--disk' requires an argument.\nTry: casstore create --help"),
+        (["list", "--quiet=yes"], "Try: casstore list --help"),
         (["--store", "", "list"], "invalid --store ''"),
         (["create", "x"], "Missing option '--disk'"),
         (["create", "", "--disk", "disk"], "destination must not be empty"),
@@ -104,7 +109,8 @@ def test_a_locked_store_exits_with_11(casstore: Casstore, disk: Path) -> None:
     casstore("create", "base", "--disk", disk)
     directory = StoreDirectory.open(str(casstore.store), StoreOptions(), create=False)
     with directory.exclusive():
-        assert "for more than 0.1 s" in casstore("--wait", "0.1", "tag", "base", "more", code=11).stderr
+        for wait, told in (("0.1", "0.1 s"), ("0.1s", "0.1 s"), ("0", "0 s"), ("0s", "0 s"), ("0.001m", "0.06 s")):
+            assert f"for more than {told};" in casstore("--wait", wait, "tag", "base", "more", code=11).stderr
 
 
 def _error(text: str) -> dict[str, Any]:

@@ -100,11 +100,20 @@ def test_list_shows_the_tags_of_a_place(casstore: Casstore, there: Casstore, dis
         assert tags["base"][field] == tags["again"][field] == known[field]
     assert {tag["kind"] for tag in tags.values()} == {"snapshot"}
     shown = there("list", place.name, *place.options).lines
-    assert shown[0].split() == ["TAG", "KIND", "IMAGE", "SIZE", "STORED", "CREATED", "DIGEST"]
+    assert shown[0].split() == ["TAG", "KIND", "IMAGE", "SIZE", "STORED", "CREATED", "(UTC)", "DIGEST"]
     assert [line.split()[:2] for line in shown[1:]] == [[name, "snapshot"] for name in tags]
     quiet = there("list", place.name, "-q", *place.options).lines
     assert sorted(quiet) == sorted({_digest(casstore, "base"), _digest(casstore, "edited")})
     assert not there.store.exists()
+
+
+def test_a_source_that_speaks_http_is_named_once(casstore: Casstore, disk: Path, simulator: RegistrySimulator) -> None:
+    place = f"{simulator.host}/team/disks"
+    next((casstore.store / "blobs/sha256").iterdir()).unlink()
+    done = casstore("check", "--repair", "--from", place, code=3)
+    told = [line for line in (done.stdout + done.stderr).splitlines() if "try --plain-http" in line]
+    assert told
+    assert [line.count(place) for line in told] == [1] * len(told)
 
 
 def test_list_of_a_place_with_nothing_in_it(casstore: Casstore, simulator: RegistrySimulator) -> None:

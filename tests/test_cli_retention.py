@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from casstore import Store
+from casstore.trash import Trash
 from tests.support.command import Casstore
 from tests.support.stores import FAST, names, write_disk
 
@@ -38,11 +40,17 @@ def test_prune_shows_each_snapshot_and_why(five: Casstore) -> None:
         ["remove", "s1 no rule keeps it"],
         ["keep", "alias, s0 label n=0"],
     ]
-    assert dry.stderr == "would remove 1 snapshot, 4 kept\n"
+    assert dry.stderr.splitlines() == [
+        "would remove 1 snapshot, 4 kept",
+        (
+            "1 snapshot without a source sandbox would go: all of these count as one group, whatever disks they are of;"
+            " --group-by label:KEY or --group-by image tells them apart"
+        ),
+    ]
     assert len(kept(five)) == 6
     done = five("prune", "--keep-last", 2, "--keep-label", "n=0")
     assert done.stdout == dry.stdout
-    assert done.stderr.splitlines() == [
+    assert done.stderr.splitlines()[:2] == [
         "removed 1 snapshot, 4 kept",
         "casstore gc frees what nothing else needs; casstore undo takes it back until then",
     ]
@@ -90,6 +98,74 @@ def test_a_prune_that_makes_no_sense_removes_nothing(five: Casstore, options: li
     assert len(kept(five)) == 6
 
 
+def test_rules_that_keep_nothing_need_a_word_more(five: Casstore) -> None:
+    for more in ([], ["--dry-run"]):
+        refused = five("prune", "--keep-label", "relaese", *more, code=2).stderr
+        assert "none of 5 snapshots" in refused
+        assert "--allow-none" in refused
+    assert len(kept(five)) == 6
+    done = five("prune", "--keep-label", "relaese", "--keep-last", 4)
+    assert "warning: --keep-label relaese: no snapshot that was looked at has it\n" in done.stderr
+    assert five("prune", "--keep-label", "relaese", "--allow-none", "-q").lines == ["s4", "s3", "s2", "s1"]
+
+
+@pytest.mark.parametrize("age", ["6m", "1h30m", "1y6M"])
+def test_minutes_and_months_are_not_confused(five: Casstore, age: str) -> None:
+    for words in (["prune", "--keep-within", age], ["gc", "--keep-trash", age]):
+        assert "expected min for minutes or mo for months" in five(*words, code=2).stderr
+    for right in ("6mo", "90min", "1y"):
+        assert five.json("prune", "--keep-within", right)["removed"] == []
+
+
+def test_what_has_no_room_in_the_trash_is_told(five: Casstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_room(_trash: Trash, path: str, _name: str, _stamp: int) -> bool:
+        os.unlink(path)
+        return False
+
+    monkeypatch.setattr(Trash, "take", without_room)
+    said = five("rm", "s1").stderr
+    assert "warning: removed for good: s1; on the full disk the trash had no room" in said
+    assert "casstore undo" not in said
+    document = five.json("prune", "--keep-last", 3)
+    assert document["removed"] == document["removed_for_good"] == ["alias", "s0"]
+
+
+def test_damaged_and_broken_ones_are_left_alone_and_count_for_no_rule(five: Casstore) -> None:
+    with Store.open(five.store, options=FAST) as store:
+        (pack,) = store.open_snapshot("s4").artifact_manifest.packs[-1:]
+        hurt = {each.name for each in store.list() if pack.digest in store.open_snapshot(each.name).needs}
+    (five.store / "blobs/sha256" / pack.digest.hex).unlink()
+    (five.store / "refs/bad").symlink_to("../blobs/sha256/" + "0" * 64)
+    document = five.json("prune", "--keep-last", 1)
+    damaged = {name for each in document["snapshots"] if each["reasons"] == ["it is damaged"] for name in each["names"]}
+    assert damaged == hurt
+    assert [each["name"] for each in document["broken"]] == ["bad"]
+    (last,) = [each["names"] for each in document["snapshots"] if each["reasons"] == ["last"]]
+    assert set(kept(five)) == {*hurt, *last}
+
+
+def test_taking_a_name_over_says_what_it_was(five: Casstore, tmp_path: Path) -> None:
+    for words in (["tag", "s1", "s0", "-f"], ["create", "s0", "--disk", write_disk(tmp_path / "disk", 9), "-f"]):
+        assert re.search(r"s0 was sha256:[0-9a-f]{64}; casstore undo s0 --as OTHER gives it", five(*words).stderr)
+    five("undo", "s0", "--as", "s0-before")
+    assert "s0-before" in kept(five)
+
+
+def test_undo_of_what_is_damaged_or_lost(five: Casstore) -> None:
+    with Store.open(five.store, options=FAST) as store:
+        gone = store.get("s1").digest
+    five("rm", "s1", "s2")
+    (five.store / "blobs/sha256" / gone.hex).unlink()
+    done = five("undo", code=10)
+    assert [line.split()[0] for line in done.lines] == ["s2"]
+    assert f"error: undo s1: its manifest {gone} is missing" in done.stderr
+    (five.store / "refs/s3").unlink()
+    assert "warning: snapshot s3: its name is gone from refs/" in five("list").stderr
+    assert "casstore undo s3 takes it back" in five("gc", code=12).stderr
+    assert "gone, though casstore did not remove it" in five("undo", "--list").lines
+    five("undo", "s3")
+
+
 def test_prune_of_an_empty_store(casstore: Casstore) -> None:
     Store.init(casstore.store, options=FAST).close()
     assert casstore("prune", "--keep-last", 1).stderr == "No snapshots.\n"
@@ -100,7 +176,11 @@ def test_what_was_pruned_is_taken_back(five: Casstore) -> None:
     before = kept(five)
     five("prune", "--keep-last", 1)
     listed = five("undo", "--list")
-    assert [line.split()[0] for line in listed.lines] == ["NAME", "alias", "s0", "s1", "s2", "s3"]
+    assert [line.split()[0] for line in listed.lines] == ["removed", "alias", "s0", "s1", "s2", "s3"]
+    assert re.fullmatch(r"removed [-\d]+ [:\d]+ UTC", listed.lines[0])
+    foretold = five("undo", "--dry-run")
+    assert [line.split()[0] for line in foretold.lines] == ["alias", "s0", "s1", "s2", "s3"]
+    assert kept(five) == ["s4"]
     assert five("undo", "--list", "-q").lines == ["alias", "s0", "s1", "s2", "s3"]
     done = five("undo")
     assert [line.split()[0] for line in done.lines] == ["alias", "s0", "s1", "s2", "s3"]
@@ -119,7 +199,7 @@ def test_rm_says_how_to_take_it_back(five: Casstore) -> None:
     ]
     assert five("rm", "s2", "-q").stderr == ""
     assert five("undo", "-q").lines == ["s2"]
-    assert five.json("undo")["restored"][0].keys() == {"name", "digest", "removed_at"}
+    assert five.json("undo")["taken_back"][0].keys() == {"name", "digest", "removed_at"}
     assert len(kept(five)) == 6
 
 
@@ -130,7 +210,7 @@ def test_a_name_in_use_is_taken_back_as_another(five: Casstore, tmp_path: Path) 
     assert five("undo", "s1", "--as", "saved").stdout.startswith("saved stands for sha256:")
     assert {"s1", "saved"} < set(kept(five))
     assert "no such name is in the trash" in five("undo", "s1", code=10).stderr
-    assert "expected no name with it" in five("undo", "s1", "--list", code=2).stderr
+    assert "expected no name and no other option with it" in five("undo", "s1", "--list", code=2).stderr
 
 
 def test_gc_tells_what_cannot_be_taken_back_any_more(five: Casstore) -> None:
@@ -141,7 +221,9 @@ def test_gc_tells_what_cannot_be_taken_back_any_more(five: Casstore) -> None:
     assert ([each["name"] for each in kept_all["kept_removed"]], kept_all["dropped"]) == (["s1", "s2"], [])
     assert (kept_all["removed"], kept_all["freed_bytes"]) == ([], 0)
     told = "removed, and kept for now: s1, s2; casstore undo takes them back\n"
-    assert five("gc", "--keep-trash", "1h").stderr == told
+    shown = five("gc", "--keep-trash", "1h").stderr
+    assert shown.startswith(told[:-1] + "; a gc with the same --keep-trash lets the first go after 20")
+    assert shown.endswith(" UTC\n")
     told = "removed already: s1, s2; casstore undo could not take them back any more\n"
     assert five("gc", "--dry-run").stderr == told
     done = five("gc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import runpy
@@ -143,6 +144,49 @@ def test_the_numbers_about_registries_are_those_of_the_code(sentence: str, value
     match = re.search(sentence, text)
     assert match is not None
     assert {float(each.replace(",", "")) for each in re.findall(r"\d[\d.]*(?:,\d{3})*", match[1])} == values()
+
+
+def test_every_document_of_the_command_line_is_named() -> None:
+    page = (ROOT / "docs/reference/cli.md").read_text()
+    schemas = {path.name.partition(".")[0] for path in (ROOT / "schemas").glob("cli-*.json")} - {"cli-common"}
+    assert schemas <= set(re.findall(r"`(cli-[a-z-]+)`", page))
+
+
+def test_what_each_verb_writes_is_told() -> None:
+    root: click.Group = import_module("casstore.cli.main").main
+    verbs = set(root.list_commands(click.Context(root)))
+    table = (ROOT / "docs/reference/cli.md").read_text().partition("## Output")[2].partition("\n### ")[0]
+    told = {verb for row in re.findall(r"^\|([^|]*)\|", table, re.MULTILINE) for verb in re.findall(r"`([a-z]+)`", row)}
+    assert verbs - told <= {"tag", "remove", "login", "logout", "completion"}, "these say on stderr what they did"
+
+
+def test_every_type_that_a_store_takes_or_gives_is_in_the_api_reference() -> None:
+    page = (ROOT / "docs/reference/api.md").read_text()
+    shown = {path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
+    aside = {
+        "Artifact",
+        "Progress",
+        "Reference",
+        "CasstoreError",
+    }  # inner, plain unions or callables, and on a page of its own
+    for module in ("store", "openstore", "moving"):
+        tree = ast.parse((ROOT / "casstore" / f"{module}.py").read_bytes())
+        ours = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("casstore.")
+            for alias in node.names
+        }
+        methods = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
+        hints = [
+            hint for each in methods for hint in (each.returns, *(arg.annotation for arg in _arguments(each))) if hint
+        ]
+        used = {node.id for hint in hints for node in ast.walk(hint) if isinstance(node, ast.Name)}
+        assert (used & ours) - aside <= shown, module
+
+
+def _arguments(function: ast.FunctionDef) -> list[ast.arg]:
+    return [*function.args.args, *function.args.kwonlyargs]
 
 
 def test_every_variable_that_is_read_is_documented() -> None:

@@ -155,6 +155,17 @@ def test_a_creation_of_hits_only_makes_the_directory_durable(root: Path, tmp_pat
 
 
 @pytest.mark.needs("strace")
+@pytest.mark.parametrize("act", [CREATE, 'Store.open(sys.argv[1]).tag("old", "new")'])
+def test_what_was_found_is_durable_though_who_wrote_it_went_without(root: Path, tmp_path: Path, act: str) -> None:
+    with Store.open(root, options=FAST) as store:
+        packs = store.open_snapshot("old").artifact_manifest.packs
+    order = trace(tmp_path, act, root, write_disk(tmp_path / "disk", 1, 2))
+    assert packs
+    for pack in packs:
+        assert order.first("fsync", f"/blobs/sha256/{pack.digest.hex}") < order.named()
+
+
+@pytest.mark.needs("strace")
 @pytest.mark.parametrize(
     ("act", "ref"),
     [

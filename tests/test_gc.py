@@ -752,3 +752,37 @@ def test_no_inodes_left(tmp_path: Path) -> None:
         require_sound(place / "store")
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def test_much_garbage_goes_in_parts_and_what_others_begin_to_need_meanwhile_stays(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture(store, tmp_path, "kept", 1, 2)
+    last = [f"{n:x}" * 64 for n in range(8)]  # what they hold does not count
+    folder = root_of(store) / "blobs/sha256"
+    for hex_ in last:
+        (folder / hex_).write_bytes(b"x")
+    monkeypatch.setattr(gc, "_PART", 3)
+    monkeypatch.setattr(type(store._directory.blobs), "names", lambda _: sorted(os.listdir(folder)))
+    real, parts = Trash.remove_garbage, list[int]()
+    leased, again = Digest(last[-1]), Digest(last[-2])
+    with store._directory.operation() as operation:
+
+        def meanwhile(trash: Trash) -> None:
+            real(trash)
+            parts.append(sum(path.name in last for path in folder.iterdir()))
+            with store._directory.shared():  # nobody is kept out between two parts
+                operation.rely_on([leased])
+            if len(parts) == 1:  # a name that comes and is removed again: `undo` may be asked for it
+                with store._directory.changing_refs() as refs:
+                    ref = root_of(store) / "refs/late"
+                    ref.symlink_to(f"../blobs/sha256/{again.hex}")
+                    refs.remove(["late"], store._directory.trash.next_stamp())
+
+        monkeypatch.setattr(Trash, "remove_garbage", meanwhile)
+        report = store.gc()
+    assert parts == [5, 2, 2]
+    assert blobs(root_of(store)) == reachable(root_of(store)) | set(last[6:])
+    assert (len(report.removed), report.freed) == (6, 6)
+    assert report.kept == len(reachable(root_of(store))) + 2
+    store.verify("kept")

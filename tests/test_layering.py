@@ -23,11 +23,11 @@ LAYERS = {
     "documents": {"manifest", "diskmap", "extents", "pack"},
     "whole snapshots": {
         *("directories", "decoding", "artifact", "contents", "intake", "seeds", "remains", "writing"),
-        *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "capture"),
+        *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "lookup", "capture"),
     },
     "adapters": {
-        *("durable", "memory", "blobs", "operation", "layout", "links", "trash", "refs", "stamps", "storeindex"),
-        *("marker", "permissions", "storedir", "sources", "credentials", "registry"),
+        *("durable", "memory", "blobs", "operation", "layout", "links", "locks", "trash", "refs", "stamps"),
+        *("storeindex", "marker", "permissions", "storedir", "sources", "credentials", "registry"),
     },
     "derived": {
         *("survey", "graph", "tables", "queries", "catalog", "derived", "selection", "lineage", "transaction"),
@@ -38,7 +38,7 @@ LAYERS = {
         *("create", "restore", "salvage", "transfer", "verify", "archive", "stats", "attest"),
         *("checking", "rebuilding", "gc", "removal", "adopt"),
     },
-    "face": {"config", "snapshot", "health", "listing", "places", "creation", "moving", "store", "remote"},
+    "face": {"config", "snapshot", "health", "listing", "places", "creation", "openstore", "moving", "store", "remote"},
     "command line": {"cli", "__main__"},
     "sdk": {"aio"},
 }

@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -335,3 +336,31 @@ def test_names_of_operations_differ(tmp_path: Path) -> None:
     with start(tmp_path) as first, start(tmp_path) as second:
         assert first.path != second.path
         assert durable.try_lock(os.path.join(first.path, "lease")) is None
+
+
+@pytest.mark.parametrize("kind", ["symlink", "directory", "fifo"])
+def test_an_operation_with_something_else_for_a_lease_is_dead(tmp_path: Path, kind: str) -> None:
+    lease = tmp_path / "tmp/op-0123456789abcdef/lease"
+    lease.parent.mkdir(parents=True)
+    (tmp_path / "victim").write_text(str(ONE))
+    if kind == "symlink":
+        lease.symlink_to(tmp_path / "victim")
+    elif kind == "directory":
+        lease.mkdir()
+    else:
+        os.mkfifo(lease)
+    assert live_leases(str(tmp_path / "tmp")) == (set(), [str(lease.parent)])
+
+
+def test_a_lease_with_anything_in_it_is_read_in_little_memory(tmp_path: Path) -> None:
+    with start(tmp_path) as operation:
+        operation.rely_on([ONE])
+        lease = Path(operation.path, "lease")
+        with lease.open("ab") as out:
+            out.truncate(8 << 20)
+            out.write(f"\n{TWO}\n".encode())
+        tracemalloc.start()
+        held, _ = live_leases(str(tmp_path / "tmp"))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+        assert held == {ONE, TWO}

@@ -13,8 +13,10 @@ import pytest
 
 from casstore import Store, permissions
 from casstore.errors import StorageError
+from casstore.storedir import StoreDirectory
 from tests.support.command import Casstore
 from tests.support.stores import FAST, capture, content, disk_bytes, names, python, write_disk
+from tests.test_adopt import add_entry, bring
 
 MODES = {
     **dict.fromkeys(("refs", "blobs", "blobs/sha256", "tmp", "trash", "cache"), 0o755),
@@ -86,12 +88,52 @@ def test_37_a_store_that_is_there_can_be_shared(tmp_path: Path) -> None:
     assert stat.S_IMODE(root.stat().st_mode) == 0o2755
 
 
-def test_an_empty_directory_that_somebody_made_keeps_its_mode(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir(mode=0o750)
-    (tmp_path / "store").chmod(0o750)
-    with Store.init(tmp_path / "store", options=FAST) as store:
-        assert store.warnings == ()
-    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o750
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    """An empty directory where a store is to be, as `mkdir` makes one."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o755)
+    return tmp_path / "store"
+
+
+def test_a_store_that_is_made_unasked_leaves_a_directory_s_mode_and_says_so(empty: Path) -> None:
+    """Whoever made the directory may have meant its mode; but disks hold secrets."""
+    with Store.open(empty, create=True, options=FAST) as store:
+        (warning,) = store.warnings
+        assert store.is_new
+    assert "(0755)" in warning
+    assert "chmod 0700" in warning
+    assert stat.S_IMODE(empty.stat().st_mode) == 0o755
+    with Store.open(empty, create=True, options=FAST) as store:
+        assert not store.warnings
+        assert not store.is_new
+
+
+def test_one_that_is_private_or_new_is_not_warned_about(empty: Path) -> None:
+    empty.chmod(0o700)
+    for place in (empty, empty.parent / "new"):
+        with Store.open(place, create=True, options=FAST) as store:
+            assert not store.warnings
+            assert store.mode == 0o700
+
+
+@pytest.mark.parametrize(("share", "mode"), [(False, 0o700), (True, 0o755)])
+def test_init_makes_an_empty_directory_what_is_asked(empty: Path, share: bool, mode: int) -> None:
+    empty.chmod(0o2711)
+    with Store.init(empty, share=share, options=FAST) as store:
+        assert not store.warnings
+        assert store.mode == mode | 0o2000
+    empty.chmod(0o750)
+    with Store.init(empty, options=FAST) as store:
+        assert store.mode == 0o750
+
+
+@pytest.mark.needs("root")
+def test_init_leaves_a_directory_of_somebody_else_as_it_is(empty: Path) -> None:
+    os.chown(empty, 65534, 65534)
+    with Store.init(empty, options=FAST) as store:
+        assert store.mode == 0o755
+        assert "chmod 0700" in "".join(store.warnings)
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777, 0o2770])
@@ -101,7 +143,7 @@ def test_37_what_others_can_write_to_is_told(store: Store, tmp_path: Path, part:
     capture(store, tmp_path, "one", 1)
     store.tag("one", "two")
     store.remove("two")
-    assert store.warnings == ()
+    assert not store.warnings
     Path(store.path, part).chmod(mode)
     warning = "".join(store.warnings)
     assert f"may write to {part or '.'} ({mode:04o})" in warning
@@ -131,6 +173,16 @@ def test_init(casstore: Casstore) -> None:
     assert stat.S_IMODE(casstore.store.stat().st_mode) == 0o755
     casstore("init")  # does not make a shared one private again: nobody said so
     assert stat.S_IMODE(casstore.store.stat().st_mode) == 0o755
+    assert "there already: mode 0755, others can read it" in casstore("init").stderr
+    assert casstore("init", "-q").stderr == ""
+    assert casstore.json("init") == {"version": 1, "path": str(casstore.store), "made": False, "mode": "0755"}
+    (casstore.folder / "empty").mkdir(mode=0o755)
+    told = casstore("--store", casstore.folder / "empty", "init")
+    assert "made: mode 0700, only its owner can read it" in told.stderr
+    (casstore.folder / "plain").mkdir(mode=0o755)
+    write_disk(casstore.folder / "disk", 1)
+    told = casstore("--store", casstore.folder / "plain", "create", "one", "--disk", casstore.folder / "disk")
+    assert "chmod 0700" in told.stderr
     (casstore.folder / "files").mkdir()
     (casstore.folder / "files/notes.txt").touch()
     assert "other files" in casstore("--store", casstore.folder / "files", "init", code=15).stderr
@@ -209,6 +261,54 @@ with Store.open(sys.argv[1]) as store:
             store.gc()
             assert seen() == {"two"}
             assert reader.communicate(timeout=30) == ("", "")
+
+
+ASK = f"""
+import sys
+from casstore import Store
+from casstore.errors import StorageError
+with Store.open(sys.argv[1]) as store:
+    store.adopt(dry_run=True)  # imports what nobody may not be able to read
+{BECOME_NOBODY}
+with Store.open(sys.argv[1]) as store:
+    report = store.gc(dry_run=True)
+    print(*report.removed)
+    print(report.kept, report.dead_operations, *[ref.name for ref in report.dropped])
+    print(*[each.name for each in store.adopt(dry_run=True).adopted])
+    for change in (store.gc, store.adopt, store.reindex):
+        try:
+            change()
+        except StorageError as error:
+            print(error.exit_code)
+"""
+
+
+@pytest.mark.needs("root")
+def test_a_reader_may_ask_what_gc_and_adopt_would_do(outside: Path) -> None:
+    """Without a lock: it is held here meanwhile, and so are the leases, of which none may be taken away."""
+    with Store.init(outside / "other", options=FAST) as other:
+        theirs = capture(other, outside, "theirs", 9)
+    with Store.init(outside / "store", share=True, options=FAST) as store:
+        for n in range(4):
+            capture(store, outside, f"s{n}", n)
+        needs = [store.open_snapshot(f"s{n}").needs for n in range(4)]
+        for n in range(3):
+            store.remove(f"s{n}")
+        bring(store, other, "theirs")
+        add_entry(outside / "store", theirs.digest, "theirs")
+        directory = StoreDirectory.open(store.path, FAST, create=False)
+        with directory.operation() as running:
+            running.rely_on(needs[0])
+            dead = directory.operation()
+            dead.rely_on(needs[1])
+            dead._lease.release()
+            with directory.exclusive():
+                told = python(ASK, outside / "store").stdout.splitlines()
+    garbage = {str(digest) for digest in set(needs[2]) - {digest for n in (0, 1, 3) for digest in needs[n]}}
+    assert garbage
+    assert set(told[0].split()) == garbage
+    assert told[1].split()[1:] == ["0", "s2", "s1", "s0"]
+    assert told[2:] == ["theirs", "17", "17", "17"]
 
 
 @pytest.mark.needs("root")

@@ -31,7 +31,8 @@ READING: Sequence[Sequence[str]] = (
     ("push", "--all", "oci:OUT/all"),
     ("push", "one", "oci:OUT/layout:pushed", "--dry-run"),
     ("copy", "oci:STORE:one", "oci:OUT/copied:one"),
-    ("reindex",),
+    ("gc", "--dry-run"),
+    ("adopt", "--dry-run"),
 )
 CHANGING: Sequence[Sequence[str]] = (
     ("init", "--shared"),
@@ -42,8 +43,8 @@ CHANGING: Sequence[Sequence[str]] = (
     ("rm", "one"),
     ("rm", "one", "-f"),
     ("gc",),
-    ("gc", "--dry-run"),
     ("adopt",),
+    ("reindex",),
     ("copy", "oci:STORE:one", "oci:STORE:new"),
     ("push", "one", "oci:STORE:new"),
 )
@@ -222,3 +223,24 @@ def test_a_version_that_is_none_is_no_version(root: Path, since: str) -> None:
     with pytest.raises(Exception, match="since") as caught:
         Store.open(root)
     assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("since", [["sparkles"], {"sparkles": {"a": 1}}, {"sparkles": "9\x1b[32m"}])
+@pytest.mark.parametrize(("kind", "code"), [("incompatible", 12), ("readOnlyCompatible", 17)])
+def test_a_later_marker_does_not_pass_for_a_damaged_one(
+    root: Path, tmp_path: Path, casstore: Casstore, kind: str, code: int, since: object
+) -> None:
+    """A repair would put this version's in its place."""
+    mark(root, kind=kind, since=None)
+    marker = json.loads((root / "casstore.json").read_bytes()) | {"since": since}
+    (root / "casstore.json").write_text(json.dumps(marker))
+    before = (root / "casstore.json").read_bytes()
+    casstore.env["CASSTORE_STORE"] = str(root)
+    for verb in (("tag", "one", "new"), ("check", "--repair")):
+        done = casstore.run(*filled(tmp_path, verb, root))
+        assert done.code == code, (verb, done.stderr)
+        assert "'sparkles': use a newer casstore" in done.stderr.replace(", but", "").replace(" does not know", ""), (
+            verb
+        )
+        assert "\x1b" not in done.stderr
+    assert (root / "casstore.json").read_bytes() == before

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,20 @@ from casstore.durable import Durability
 from casstore.errors import AlreadyExists, CorruptContent, InvalidName, NotFound, StorageError
 from casstore.names import SnapshotName
 from casstore.refs import Refs
+from casstore.retention import Policy
 from casstore.trash import Trash
-from tests.support.stores import FAST, all_files, blob_path, capture, content, disk_bytes, flip_byte, index_refs, names
+from tests.support.stores import (
+    FAST,
+    all_files,
+    blob_path,
+    capture,
+    content,
+    disk_bytes,
+    flip_byte,
+    index_refs,
+    link_refs,
+    names,
+)
 
 ONE, TWO = Digest.of(b"one"), Digest.of(b"two")
 NAME = SnapshotName("name")
@@ -59,13 +73,13 @@ def test_setting_it_again_is_no_error_and_setting_it_to_another_is(refs: Refs, t
 
 def test_a_removed_name_is_free_and_lies_in_the_trash(refs: Refs, tmp_path: Path) -> None:
     refs.set(NAME, ONE, force=False)
-    refs.remove([NAME])
+    refs.remove([NAME], 1)
     assert read(refs) == {}
     assert [path.name.partition("@")[0] for path in (tmp_path / "trash").iterdir()] == ["name"]
     with pytest.raises(NotFound):
-        refs.remove([NAME])
+        refs.remove([NAME], 1)
     refs.set(NAME, TWO, force=False)
-    refs.remove([NAME])
+    refs.remove([NAME], 2)
     assert len(list((tmp_path / "trash").iterdir())) == 2
 
 
@@ -85,7 +99,7 @@ def test_a_directory_is_never_replaced_but_can_be_removed(refs: Refs, tmp_path: 
     with pytest.raises(StorageError):
         refs.set(NAME, ONE, force=True)
     assert os.listdir(tmp_path / "refs") == ["name"]
-    refs.remove([NAME])
+    refs.remove([NAME], 1)
     refs.set(NAME, ONE, force=False)
 
 
@@ -169,14 +183,21 @@ def test_a_broken_ref_is_reported_and_hurts_nothing_else(tmp_path: Path, kind: s
             capture(store, tmp_path, "bad", 3)
         assert not [name for name in os.listdir(root / "tmp") if name.startswith("op-")]
         capture(store, tmp_path, "other", 1, 2, 3)
-        report = store.gc()
-        assert report.removed == ()
+        if kind == "no manifest":
+            assert store.gc().removed == ()
+        else:
+            for dry_run in (True, False):
+                with pytest.raises(
+                    CorruptContent, match=r"snapshot bad: .*gc cannot know what it needs: casstore check"
+                ):
+                    store.gc(dry_run=dry_run)
         assert content(store, "good") == disk_bytes(1, 2)
         assert content(store, "other") == disk_bytes(1, 2, 3)
         assert "bad" not in index_refs(root) or kind == "no manifest"
         assert store.remove("bad").names == ("bad",)
         assert not os.path.lexists(root / "refs/bad")
         assert store.problems() == []
+        assert store.gc().removed == ()
     assert Path("/etc/passwd").exists()
 
 
@@ -294,3 +315,27 @@ def test_20_a_blob_with_a_second_name_elsewhere(tmp_path: Path) -> None:
         store.remove("one")
         store.gc()
     assert outside.stat().st_nlink == 1
+
+
+def test_a_ref_that_cannot_be_read_is_not_one_that_is_not_there(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 5. Prune would take the other names of its snapshot away."""
+    capture(store, tmp_path, "one", 1)
+    capture(store, tmp_path, "two", 2)
+    store.tag("one", "alias")
+    before = link_refs(Path(store.path))
+    real = os.readlink
+
+    def readlink(path: str, **options: int | None) -> str:
+        if str(path).endswith("/alias"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", readlink)
+        with pytest.raises(StorageError, match="Input/output error"):
+            store.restore("alias", tmp_path / "out")
+        with pytest.raises(StorageError, match="Input/output error"):
+            store.prune(Policy(last=1), now=datetime.now(UTC))
+    assert link_refs(Path(store.path)) == before

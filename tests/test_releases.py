@@ -86,7 +86,7 @@ def test_the_history_holds_what_a_history_leaves(tmp_path: Path) -> None:
     with Store.open(root, options=FAST) as store:
         kinds: set[int] = set()
         for name, each in expected.items():
-            artifact = store._load(store.get(name).digest)
+            artifact = store.open_snapshot(name).artifact()
             assert len(artifact.packs) == each["packs"]
             for pack in artifact.packs:
                 kinds |= set(load_directory(store._directory.blobs, pack.descriptor, pack.directory).kinds.tolist())

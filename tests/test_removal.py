@@ -274,3 +274,13 @@ def test_a_read_only_store_is_only_asked(store: Store, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="read-only"):
             act()
     assert all_files(Path(store.path)) == before
+
+
+def test_a_stamp_that_no_clock_gives_does_not_keep_later_removals_from_being_undone(tmp_path: Path) -> None:
+    with Store.init(tmp_path / "store", options=FAST) as store:
+        made = capture(store, tmp_path, "one", 1)
+        (tmp_path / "store/trash").mkdir(exist_ok=True)
+        (tmp_path / f"store/trash/odd@{'9' * 30}").symlink_to(f"../blobs/sha256/{'0' * 64}")
+        store.remove("one")
+        (taken,) = store.undo("one")
+        assert (taken.name, taken.removed.digest) == ("one", made.digest)

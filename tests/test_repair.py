@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import stat
-import traceback
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,10 +17,10 @@ from casstore.checking.rereading import ReadData
 from casstore.content import Reader
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import CasstoreError, CorruptContent, InvalidReference, NotFound, Unavailable
+from casstore.errors import CorruptContent, InvalidReference, NotFound, Unavailable
 from casstore.health import check_store, repair_store
 from casstore.memory import MemoryTarget
-from casstore.oci import ArtifactManifest, Descriptor
+from casstore.oci import Descriptor
 from casstore.storedir import StoreOptions
 from casstore.transfer import TransferOptions
 from tests.support import sweep
@@ -35,16 +35,14 @@ from tests.support.stores import (
     content,
     disk_bytes,
     flip_byte,
+    index_refs,
     link_refs,
+    manifest_of,
     write_disk,
 )
 from tests.support.transfers import REGISTRY, through
 
 ALL = ReadData()
-
-
-def manifest_of(root: Path, name: str) -> ArtifactManifest:
-    return ArtifactManifest.parse((root / "refs" / name).read_bytes(), subject=name)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +272,9 @@ def test_12_a_repair_that_breaks_anywhere_leaves_a_store_that_can_be_repaired(
         return refs
 
     def repair_in_child(n: int) -> tuple[int, int]:
-        return _in_child(root, base, kind if n else "kill", n)
+        options = StoreOptions(durability=Durability.FULL, wait=5)
+        act = partial(repair_store, root, sources=[str(base)], data=ReadData(), options=options, workers=1)
+        return sweep.run_broken(root, act, kind if n else "kill", n)
 
     damaged()
     status, total = repair_in_child(0)
@@ -292,31 +292,6 @@ def test_12_a_repair_that_breaks_anywhere_leaves_a_store_that_can_be_repaired(
         with Store.open(root, options=FAST) as store:
             store.gc()
         assert left(root) == [], n
-
-
-def _in_child(root: Path, base: Path, kind: str, n: int) -> tuple[int, int]:
-    """Repair in a child whose n-th system call on the store is broken; how it ended, and how many there were."""
-    here, there = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(there)
-        with open(here, "rb") as pipe:
-            count = int.from_bytes(pipe.read(), "big")
-        return os.waitpid(child, 0)[1], count
-    result = sweep.WRONG
-    try:
-        breaker = sweep.Breaker(root, kind, n)
-        try:
-            options = StoreOptions(durability=Durability.FULL, wait=5)
-            repair_store(root, sources=[str(base)], data=ReadData(), options=options, workers=1)
-            result = sweep.DONE
-        except CasstoreError:
-            result = sweep.FAILED
-        os.write(there, breaker.count.to_bytes(4, "big"))
-    except BaseException:  # noqa: BLE001  (a child must not return)
-        traceback.print_exc()
-    finally:
-        os._exit(result)
 
 
 @pytest.mark.needs("docker-registry")
@@ -360,3 +335,36 @@ def test_a_symlink_in_the_place_of_the_quarantine_leads_nowhere(base: Path, root
     assert report.ok
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert len(list((root / "quarantine").iterdir())) == 2
+
+
+def test_22_what_a_broken_ref_stood_for_is_known_until_it_is_mended(root: Path) -> None:
+    """Whoever works with the store meanwhile; and no longer than that."""
+    stood_for = link_refs(root)
+    two = root / "refs/two"
+    two.unlink()
+    two.write_text("junk")
+    with Store.open(root, options=FAST) as store:
+        assert [problem.name for problem in store.problems()] == ["two"]
+        store.tag("one", "three")
+        store.remove("three")
+    shutil.rmtree(root / "trash")
+    (root / "catalog.sqlite").unlink()
+    assert Kind.STALE_INDEX not in left(root)
+    assert repair_store(root, options=FAST).ok
+    assert link_refs(root) == stood_for
+    two.unlink()
+    two.write_text("junk")
+    with Store.open(root, options=FAST) as store:
+        store.remove("two")
+        assert "two" not in index_refs(root)
+
+
+def test_a_name_that_is_lost_for_good_is_not_called_mended(root: Path) -> None:
+    """What is derived may be all that knows of it: a missing marker is no reason to derive it anew."""
+    blob_path(root, manifest_of(root, "two").descriptor.digest).unlink()
+    for part in ("refs/two", "casstore.json", "oci-layout", "catalog.sqlite"):
+        (root / part).unlink()
+    done = repair_store(root, options=FAST)
+    assert not done.ok
+    assert Kind.LOST_REF in {finding.kind for finding in done.after.findings}
+    assert Kind.LOST_REF not in {finding.kind for finding in done.mended}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 from casstore import Store, gc, trash
 from casstore.digest import Digest
 from casstore.errors import AlreadyExists, CorruptContent, InvalidName, NotFound, StorageError, UsageError
-from casstore.refs import Refs
 from casstore.trash import RemovedRef
 from tests.support.manifests import sign
 from tests.support.stores import (
@@ -139,11 +139,16 @@ def test_what_gc_has_collected_cannot_be_taken_back(store: Store, tmp_path: Path
             continue
         path.rename(tmp_path / "aside")
         before = all_files(root_of(store))
-        with pytest.raises(NotFound, match="undo gone: gc has collected what it needs"):
-            store.undo()
-        assert all_files(root_of(store)) == before
+        if digest == made.digest:
+            with pytest.raises(NotFound, match=r"undo gone: its manifest .* is missing, so there is nothing"):
+                store.undo()
+            assert all_files(root_of(store)) == before
+        else:
+            (back,) = store.undo()
+            assert "casstore restore --salvage" in back.problem
+            store.remove("gone")
         (tmp_path / "aside").rename(path)
-    store.undo()
+    assert [back.problem for back in store.undo()] == [""]
     store.remove("gone")
     store.gc()
     with pytest.raises(NotFound, match="nothing removed is in the trash"):
@@ -152,7 +157,7 @@ def test_what_gc_has_collected_cannot_be_taken_back(store: Store, tmp_path: Path
 
 
 @pytest.mark.parametrize("what", ["manifest", "size"])
-def test_a_damaged_snapshot_is_not_taken_back(store: Store, tmp_path: Path, what: str) -> None:
+def test_a_damaged_snapshot_is_taken_back_and_told(store: Store, tmp_path: Path, what: str) -> None:
     made = capture(store, tmp_path, "bad", 1)
     store.remove("bad")
     if what == "manifest":
@@ -162,9 +167,54 @@ def test_a_damaged_snapshot_is_not_taken_back(store: Store, tmp_path: Path, what
         path.chmod(0o644)
         with path.open("ab") as file:
             file.write(b"x")
-    with pytest.raises(CorruptContent, match="undo bad: the snapshot is damaged"):
-        store.undo()
     assert names(store) == []
+    (back,) = store.undo()
+    assert back.is_back
+    assert "the snapshot is damaged" in back.problem
+    assert "casstore check --repair" in back.problem
+    assert list(link_refs(root_of(store))) == ["bad"]
+    assert removed(store) == []
+
+
+def test_what_has_no_manifest_does_not_keep_the_others_from_coming_back(store: Store, tmp_path: Path) -> None:
+    capture(store, tmp_path, "before", 1)
+    bad, _ = capture(store, tmp_path, "bad", 2), capture(store, tmp_path, "good", 3)
+    store.remove("before")
+    store.remove_all(["bad", "good"])
+    blob_path(root_of(store), bad.digest).unlink()
+    planned = store.undo(dry_run=True)
+    assert names(store) == []
+    assert [(back.name, back.is_back) for back in planned] == [("bad", False), ("good", True)]
+    assert store.undo() == planned
+    assert names(store) == ["good"]
+    assert [back.name for back in store.undo()] == ["before"]  # what cannot come back is passed over
+    with pytest.raises(NotFound, match=r"undo bad: its manifest .* is missing"):
+        store.undo("bad")
+
+
+def test_undo_by_digest(store: Store, tmp_path: Path) -> None:
+    made = capture(store, tmp_path, "one", 1)
+    store.tag("one", "two")
+    capture(store, tmp_path, "other", 2)
+    store.remove_all([str(made.digest), "other"])
+    assert [back.name for back in store.undo(str(made.digest)[:20])] == ["one", "two"]
+    assert removed(store) == ["other"]
+
+
+def test_a_name_that_was_taken_over_can_be_had_under_another(store: Store, tmp_path: Path) -> None:
+    old = capture(store, tmp_path, "name", 1)
+    new = capture(store, tmp_path, "new", 2)
+    store.tag("new", "name", force=True)
+    assert {name: ref.digest for name, ref in store.taken_over.items()} == {"name": old.digest}
+    store.tag("new", "name", force=True)
+    assert removed(store) == ["name"]
+    with pytest.raises(AlreadyExists, match="casstore undo name --as OTHER"):
+        store.undo()
+    assert [back.name for back in store.undo("name", rename="old")] == ["old"]
+    found = {name: store.get(name).digest for name in names(store)}
+    assert found == {"name": new.digest, "new": new.digest, "old": old.digest}
+    store.gc()
+    require_sound(root_of(store), contents={"old": disk_bytes(1), "name": disk_bytes(2), "new": disk_bytes(2)})
 
 
 def test_broken_refs_and_what_is_not_ours_are_never_offered(store: Store, tmp_path: Path) -> None:
@@ -198,17 +248,17 @@ def test_an_error_in_the_middle_leaves_all_as_it_was(
         capture(store, tmp_path, f"n{n}", n)
     store.remove_all(["n0", "n1", "n2"])
     before = {path: data for path, data in all_files(root_of(store)).items() if path != "index.json"}
-    real, calls = Refs.set, [0]
+    real, calls = os.symlink, [0]
 
-    def fail(self: Refs, *arguments: Any, **options: Any) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
         calls[0] += 1
         if calls[0] > left:
-            raise StorageError("no space left")
-        real(self, *arguments, **options)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Refs, "set", fail)
-        with pytest.raises(StorageError, match="no space left"):
+        patch.setattr(os, "symlink", fail)
+        with pytest.raises(StorageError, match="No space left"):
             store.undo()
     assert {path: data for path, data in all_files(root_of(store)).items() if path != "index.json"} == before
     assert len(store.undo()) == 3
@@ -395,11 +445,11 @@ def test_what_was_reached_at_first_stays_until_the_next_gc(
         read.append(blob.digest)
         return real_read(self, blob)
 
-    def late(directory: Any) -> Any:
+    def late(directory: Any, **options: Any) -> Any:
         with Store.open(store.path, options=FAST) as rival:
             rival.remove("n0")
             capture(rival, tmp_path, "n3", 3)
-        return real_exclusive(directory)
+        return real_exclusive(directory, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(gc._Marker, "_read", count)

@@ -11,28 +11,28 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from casstore import durable, layout, marker
+from casstore import durable, layout, locks, marker
 from casstore.blobs import BlobDirectory
 from casstore.checking.catalogfile import CatalogFile
 from casstore.checking.census import read_root
 from casstore.checking.findings import Finding, Kind
 from casstore.digest import Digest
-from casstore.errors import CasstoreError, InvalidName, NotFound, UnsupportedVersion, storage_errors
+from casstore.errors import CasstoreError, InvalidName, NotFound, StorageError, UnsupportedVersion, storage_errors
 from casstore.links import NotARef, read_link
 from casstore.names import is_reserved, parse_name, referrer_name, referrer_subject
-from casstore.storedir import StoreDirectory, StoreOptions
-from casstore.storeindex import foreign
+from casstore.storedir import StoreDirectory, StoreOptions, is_own_temporary, no_store
+from casstore.storeindex import Entry, foreign
 
 NEEDED = ("refs", "blobs", "blobs/sha256")
 """The directories without which there is no store."""
 _DIRECTORIES = (*NEEDED, "tmp", "trash", "quarantine", "state", "cache")
 _MARKERS = ("oci-layout", marker.NAME)
-_LOCKS = ("lock", "gate.lock", "refs.lock")
 _INDEX, _CATALOG, _JOURNAL = "index.json", "catalog.sqlite", "catalog.sqlite-journal"
-_KNOWN = {*(name for name in _DIRECTORIES if "/" not in name), *_MARKERS, *_LOCKS, _INDEX, _CATALOG, _JOURNAL}
+_DATABASE = (_CATALOG, _JOURNAL)
+_KNOWN = {*(name for name in _DIRECTORIES if "/" not in name), *_MARKERS, *locks.NAMES, _INDEX, _CATALOG, _JOURNAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class AsIs:
     """Whether no file or directory of the store has its place taken by something else."""
     catalog: CatalogFile | None
     """None where there is no catalog that could be compared."""
+    foreign: Sequence[Entry] = ()
+    """The entries of index.json that other tools added."""
 
 
 def look(path: str, options: StoreOptions) -> AsIs:
@@ -61,8 +63,8 @@ def look(path: str, options: StoreOptions) -> AsIs:
         StorageError: its directory cannot be read.
     """
     path = os.path.abspath(path)
-    if not any(os.path.lexists(os.path.join(path, part)) for part in ("refs", marker.NAME)):
-        raise NotFound(f"store {path!r}: there is no store; casstore create and casstore pull make one")
+    if not any(_is_there(os.path.join(path, part)) for part in ("refs", marker.NAME)):
+        raise no_store(path)
     looker = _Looker(path, options)
     looker.look_at_layout()
     with _refs_lock(path, options):
@@ -77,7 +79,17 @@ def look(path: str, options: StoreOptions) -> AsIs:
         blobs=looker.blobs,
         is_whole=not looker.bad,
         catalog=looker.catalog,
+        foreign=looker.foreign,
     )
+
+
+def _is_there(path: str) -> bool:
+    with storage_errors(f"opening {path!r}"):
+        try:
+            os.lstat(path)  # not lexists, which takes "no permission" for "not there"
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
 
 
 @contextlib.contextmanager
@@ -104,6 +116,7 @@ class _Looker:
     said: list[tuple[str, Mapping[str, Digest]]] = field(default_factory=list)
     """(file, name -> digest): what derived files say of the refs."""
     catalog: CatalogFile | None = None
+    foreign: list[Entry] = field(default_factory=list)
     directory: StoreDirectory = field(init=False)
     blobs: BlobDirectory = field(init=False)
 
@@ -129,7 +142,8 @@ class _Looker:
         if self.bad & set(NEEDED[1:]):
             self.blobs = _NoBlobs(self.directory.blobs.path)
         files = {
-            name: self._is(name, stat.S_IFREG, "a regular file") for name in (*_MARKERS, *_LOCKS, _INDEX, _CATALOG)
+            name: self._is(name, stat.S_IFREG, "a regular file")
+            for name in (*_MARKERS, *locks.NAMES, _INDEX, *_DATABASE)
         }
         for name in _MARKERS:
             if files[name]:
@@ -139,15 +153,16 @@ class _Looker:
         with storage_errors(f"store {self.path!r}"):
             strangers = sorted(set(os.listdir(self.path)) - _KNOWN)
         for name in strangers:
-            kind = Kind.TEMPORARY if self._is_own_temporary(name) else Kind.UNKNOWN_FILE
+            kind = Kind.TEMPORARY if is_own_temporary(name) else Kind.UNKNOWN_FILE
             self.tell(kind, name, "unfinished; gc removes it" if kind is Kind.TEMPORARY else "it is not the store's")
 
     def _is(self, name: str, kind: int, expected: str) -> bool:
         """Whether something of this kind is there; what is of another kind is told."""
-        try:
-            mode = os.lstat(self.at(name)).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        with storage_errors(f"store {self.path!r}"):
+            try:
+                mode = os.lstat(self.at(name)).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return False
         if stat.S_IFMT(mode) == kind and not any(name.startswith(f"{bad}/") for bad in self.bad):
             return True
         if stat.S_IFMT(mode) != kind:
@@ -163,10 +178,6 @@ class _Looker:
         except CasstoreError as error:
             self.bad.add(name)
             self.tell(Kind.BAD_LAYOUT, name, str(error))
-
-    def _is_own_temporary(self, name: str) -> bool:
-        own = tuple(f".{each}." for each in (*_MARKERS, _INDEX))
-        return durable.is_temporary(name) and name.startswith(own)
 
     def look_at_refs(self) -> None:
         """Every name, and what else is in refs/."""
@@ -192,7 +203,7 @@ class _Looker:
             digest = read_link(os.path.join(self.at("refs"), name))
         except InvalidName:
             self.broken[name] = "this is not a snapshot's name; remove it by hand"
-        except NotARef as error:
+        except (NotARef, StorageError) as error:
             self.broken[name] = str(error)
         except FileNotFoundError:
             pass  # removed since the directory was read
@@ -217,14 +228,16 @@ class _Looker:
             self.tell(Kind.STALE_INDEX, _INDEX, f"{problem}; any command derives it again")
             return
         self.said.append((_INDEX, names))
-        refs = dict(sorted(self.refs.items(), key=lambda ref: (is_reserved(ref[0]), ref[0])))
+        remembered = {name: digest for name, digest in names.items() if self._is_remembered(name, digest)}
+        refs = dict(sorted((self.refs | remembered).items(), key=lambda ref: (is_reserved(ref[0]), ref[0])))
         index, present = self.directory.index, set(filter(self._has, refs.values()))
         sizes = {digest: os.lstat(self.blobs.path_of(digest)).st_size for digest in present}
         # The size of a damaged manifest says nothing against index.json.
         if not index.is_right(refs, sizes) and not index.is_right(refs, self._sound(sizes)):
             self.tell(Kind.STALE_INDEX, _INDEX, "it does not say what the refs say; check --repair derives it again")
         known = index.read()
-        for entry in foreign(() if known is None else known.others, refs):
+        self.foreign = foreign(() if known is None else known.others, refs)
+        for entry in self.foreign:
             digest = ascii(entry["digest"])[1:100].rstrip("'")
             problem = f"another tool added {digest}; gc keeps what it needs, until casstore adopt"
             self.tell(Kind.FOREIGN_ENTRY, _INDEX, problem)
@@ -234,6 +247,12 @@ class _Looker:
         with contextlib.suppress(CasstoreError):
             return self.blobs.size(digest) is not None
         return False
+
+    def _is_remembered(self, name: str, digest: Digest) -> bool:
+        """Whether index.json goes on saying that a name, which is broken, stands for this."""
+        now = self.refs.get(name)
+        is_broken = name in self.broken if now is None else not self._has(now)
+        return is_broken and not is_reserved(name) and self._has(digest)
 
     def _sound(self, sizes: Mapping[Digest, int]) -> dict[Digest, int]:
         """Those of the manifests that can be read."""
@@ -246,7 +265,7 @@ class _Looker:
 
     def look_at_catalog(self) -> None:
         """What the catalog saw last."""
-        if _CATALOG in self.bad:
+        if self.bad.intersection(_DATABASE):
             return
         if not os.path.lexists(self.at(_CATALOG)):
             self.tell(Kind.STALE_CATALOG, _CATALOG, "it is missing; any command makes it anew")
@@ -259,7 +278,7 @@ class _Looker:
         self.catalog = catalog
         with contextlib.suppress(CasstoreError):
             self.said.append((_CATALOG, catalog.refs()))
-            if catalog.forgets(self.directory.index):
+            if catalog.misremembers(self.directory.index):
                 problem = "it remembers what is not so; casstore reindex makes it anew"
                 self.tell(Kind.STALE_CATALOG, _CATALOG, problem)
                 self.catalog = None
@@ -276,9 +295,14 @@ class _Looker:
     def compare_names(self) -> None:
         """Names that got lost, or lead elsewhere than they did."""
         removed: set[tuple[str, Digest | None]] = set()
-        if "trash" not in self.bad:
-            removed = {(ref.name, ref.digest) for ref in self.directory.trash.read()}
         told: set[str] = set()
+        if "trash" not in self.bad:
+            removed = {(ref.name, ref.digest) for ref in self.directory.trash.read() if not ref.has_vanished}
+            for ref in self.directory.vanished():  # somebody noticed it before
+                if ref.digest is not None and ref.name not in self.refs:
+                    problem = f"it is gone, and nobody removed it; the trash says it was {ref.digest}"
+                    self._tell_ref(Kind.LOST_REF, ref.name, ref.digest, problem)
+                    told.add(ref.name)
         for file, names in self.said:  # index.json first: it is derived before the catalog
             for name, digest in names.items():
                 if name in told:
@@ -295,7 +319,9 @@ class _Looker:
                     self._tell_ref(Kind.LOST_REF, name, digest, problem)
                 elif now is not None and now != digest:
                     told.add(name)
-                    problem = f"it leads to {now}; {file} says it was {digest}: if that is not wanted, tag it again"
+                    problem = f"it leads to {now}; {file} says it was {digest}"
+                    if self._has(digest) and not is_reserved(name):
+                        problem += f": if nobody wanted that, before gc: casstore tag {digest} {name} -f"
                     self._tell_ref(Kind.CHANGED_REF, name, digest, problem)
         for name, problem in self.broken.items():
             self._tell_ref(Kind.BROKEN_REF, name, None, problem)
@@ -315,8 +341,8 @@ class _NoBlobs(BlobDirectory):
     def open(self, digest: Digest, *, size: int | None = None) -> int:  # noqa: ARG002
         raise NotFound(f"blob {digest}: the store has no directory of blobs")
 
-    def list(self) -> Iterator[tuple[str, os.stat_result]]:
-        return iter(())
+    def names(self) -> Sequence[str]:
+        return ()
 
 
 def kind_of(mode: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -23,7 +24,7 @@ class CatalogFile:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        uri = f"file:{quote(self._path)}?mode=ro"
+        uri = f"file:{quote(os.fsencode(self._path))}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=self._wait, isolation_level=None)) as db:
             yield db
 
@@ -50,7 +51,7 @@ class CatalogFile:
         with _readable(), self._open() as db:
             return _parsed(tables.refs(db))
 
-    def forgets(self, index: StoreIndex) -> bool:
+    def misremembers(self, index: StoreIndex) -> bool:
         """Whether what it remembers of the names, or of index.json, is not so: that may hide a change or lose an entry.
 
         Raises:

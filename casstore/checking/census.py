@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 from casstore import spec
 from casstore.blobs import BlobDirectory
+from casstore.checking.foreign import Reached
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, NotFound
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_subject
 from casstore.oci import AnyManifest, ArtifactManifest, Descriptor
 from casstore.streams import fetch_all
+from casstore.trash import Trash
+
+_REMOVED = "trash/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +27,23 @@ class Holder:
 
     digest: Digest
     names: tuple[str, ...]
-    """Sorted; of a referrer, those of the snapshot."""
+    """Sorted, those in the trash as `trash/<name>@<stamp>`; of a referrer, those of the snapshot."""
     subject: Digest | None = None
     """What it refers to."""
 
 
 class Census:
-    """What `refs` need of `blobs`, as far as their manifests can be read: what is wrong with them is not told here.
+    """What `refs` need of `blobs`, as far as their manifests can be read: what is wrong with them is not told here; and
+    what other tools' entries in index.json need and have.
 
-    Referrers whose subject nothing stands for are left out: gc removes them.
+    `refs` may have what `removed_names` gives, too. Referrers whose subject nothing stands for are left out: gc removes
+    them.
     """
 
-    def __init__(self, blobs: BlobDirectory, refs: Mapping[str, Digest]) -> None:
+    def __init__(self, blobs: BlobDirectory, refs: Mapping[str, Digest], foreign: Iterable[Reached] = ()) -> None:
         self._blobs = blobs
         self.holders: list[Holder] = []
+        self.foreign = tuple(foreign)
         self.needs: dict[Digest, Descriptor] = {}
         """By digest; as the first manifest that names the blob describes it."""
         self._users: defaultdict[Digest, array[int]] = defaultdict(lambda: array("I"))
@@ -47,6 +54,10 @@ class Census:
         for digest in sorted(names, key=lambda digest: names[digest]):  # steps of one disk, which share much, together
             self._add(Holder(digest, tuple(names[digest])))
         self._add_referrers({ReferrerName(name): digest for name, digest in refs.items() if is_reserved(name)})
+        for number, entry in enumerate(self.foreign, len(self.holders)):
+            for blob in entry.blobs:
+                self.needs.setdefault(blob.digest, blob)
+                self._users[blob.digest].append(number)
 
     def _add_referrers(self, refs: dict[ReferrerName, Digest]) -> None:
         names = {holder.digest: holder.names for holder in self.holders}
@@ -86,14 +97,27 @@ class Census:
         """The names that need a blob, sorted."""
         found: set[str] = set()
         for number in self._users.get(blob, ()):
-            found.update(self.holders[number].names)
+            by = number - len(self.holders)
+            found.update(self.holders[number].names if by < 0 else (self.foreign[by].label,))
         return tuple(sorted(found))
 
     @property
     def snapshots(self) -> dict[SnapshotName, Digest]:
-        """The names of snapshots, and what they stand for."""
+        """The names of snapshots, and what they stand for; none of the trash."""
         own = (holder for holder in self.holders if holder.subject is None)
-        return {parse_name(name): holder.digest for holder in own for name in holder.names}
+        return {
+            parse_name(name): holder.digest for holder in own for name in holder.names if not name.startswith(_REMOVED)
+        }
+
+
+def removed_names(trash: Trash, refs: Mapping[str, Digest]) -> dict[str, Digest]:
+    """What the names in the trash stand for, as `trash/<name>@<stamp>`, but for those that stand for it again in
+    `refs`; none where it cannot be read.
+    """
+    with contextlib.suppress(CasstoreError):
+        removed = (ref for ref in trash.read() if refs.get(ref.name) != ref.digest)
+        return {f"{_REMOVED}{ref.name}@{ref.stamp}": ref.digest for ref in removed if ref.digest is not None}
+    return {}
 
 
 def manifest_of(digest: Digest, size: int) -> Descriptor:

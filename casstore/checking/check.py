@@ -4,11 +4,13 @@ structure   its directories, markers and names; of every snapshot the manifest, 
             and the directories of its packs; referrers; index.json; the catalog against a walk; what else lies around
 data        the bytes of every blob, or of a part of them
 
-A blob that several snapshots share is looked at once. Nothing is changed. What the names need is kept from gc while it
-is looked at, by a lease; a store that cannot be written, or is too damaged to be locked, is looked at without.
+What is removed and can be taken back is looked at like the rest. Of what other tools' entries in index.json need, the
+manifests and sizes are, as far as it is there. A blob that several snapshots share is looked at once. Nothing is
+changed. What the names need is kept from gc while it is looked at, by a lease; a store that cannot be written, or is
+too damaged to be locked, is looked at without.
 
-Memory is held per name and per blob, not per chunk: the catalog is compared row by row with one that is made in a file
-for the purpose.
+Memory is held per name and per blob, not per chunk: the walk that checks the snapshots fills a catalog in a file of its
+own, with which the store's is compared row by row.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import contextlib
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,9 +28,11 @@ from casstore.artifact import Artifact
 from casstore.blobs import BlobDirectory
 from casstore.catalog import Catalog
 from casstore.checking.asis import AsIs, kind_of, look
-from casstore.checking.census import Census, Holder, manifest_of, read_root
+from casstore.checking.catalogfile import CatalogFile
+from casstore.checking.census import Census, Holder, manifest_of, read_root, removed_names
 from casstore.checking.findings import Finding, Kind, Severity
-from casstore.checking.litter import Owners, look_around, shortened
+from casstore.checking.foreign import Reached, reached
+from casstore.checking.litter import look_around, shortened
 from casstore.checking.rereading import Position, ReadData, reread
 from casstore.content import RangeReader
 from casstore.digest import Digest
@@ -43,13 +47,15 @@ from casstore.errors import (
     SizeMismatch,
     StorageError,
 )
+from casstore.names import SnapshotName
 from casstore.oci import AnyManifest, ArtifactManifest, Descriptor
 from casstore.operation import Operation
+from casstore.permissions import Owners
 from casstore.progress import Meter, Progress, silent
 from casstore.storedir import StoreOptions
 from casstore.streams import read_through
 
-_TABLES = 64 * spec.MIB
+_TABLES = 32 * spec.MIB
 """Bytes of packs' directories that are kept in memory."""
 _TRIES = 3  # to compare a catalog that others change meanwhile
 _SEVERITIES = list(Severity)
@@ -60,12 +66,14 @@ Leftovers = Callable[[], Iterable[Finding]]
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check found. Blobs are those that the names need, each counted once; sizes in bytes."""
+    """What a check found. Blobs are those that the names need, removed ones in the trash, and what other tools' entries
+    have here; each counted once. Sizes in bytes.
+    """
 
     findings: tuple[Finding, ...]
     """The worst first."""
     snapshots: int
-    """Names, those of referrers left out."""
+    """Names, those of referrers and in the trash left out."""
     blobs: int
     blob_bytes: int
     read: int
@@ -73,6 +81,8 @@ class CheckReport:
     read_bytes: int
     finished: bool
     """False where the time was over before all was read that was to be read."""
+    kept_position: bool = True
+    """False where the next check cannot know where this one, which read a part, stopped."""
     known: frozenset[Digest] = field(default=frozenset(), repr=False)
     """The blobs that are counted."""
 
@@ -100,13 +110,14 @@ def check(
     """
     as_is = look(path, options)
     findings = list(as_is.findings)
-    census = Census(as_is.blobs, as_is.refs)
+    refs = {**as_is.refs, **removed_names(as_is.directory.trash, as_is.refs)}
+    census = Census(as_is.blobs, refs, reached(as_is.blobs, as_is.foreign))
     with _lease(as_is, census) as operation:
-        census = _still_there(as_is, census)
+        census = _still_there(as_is, refs, census)
         checker = _Checker(as_is.blobs, census, Meter(progress, "checking", None))
-        checker.check_holders()
-        if as_is.catalog is not None and as_is.is_whole and not checker.findings:
-            findings += _compare_catalog(as_is, census, operation)
+        if as_is.catalog is not None and as_is.is_whole:
+            findings += _compare_catalog(as_is, as_is.catalog, census.snapshots, checker.load, operation)
+        checker.check_rest()
         findings += look_around(as_is.directory, as_is.blobs)
         # What a lost name needs is no garbage; and on a damaged store gc cannot know, but the damage is told.
         if not any(finding.kind in {Kind.LOST_REF, Kind.BROKEN_REF} for finding in findings):
@@ -125,6 +136,7 @@ def check(
         read=reading.blobs,
         read_bytes=reading.bytes,
         finished=reading.finished,
+        kept_position=reading.kept_position,
         known=frozenset(census.needs),
     )
 
@@ -147,32 +159,34 @@ def _lease(as_is: AsIs, census: Census) -> Iterator[Operation | None]:
         yield operation
 
 
-def _still_there(as_is: AsIs, census: Census) -> Census:
+def _still_there(as_is: AsIs, seen: Mapping[str, Digest], census: Census) -> Census:
     """Without the names that were removed before the lease held: gc may have taken what they needed."""
     refs = as_is.directory.refs
     with contextlib.suppress(CasstoreError):
         now = {
             str(name): digest for read in (refs.read_all()[0], refs.read_referrers()) for name, digest in read.items()
         }
-        left = {name: digest for name, digest in as_is.refs.items() if now.get(name) == digest}
-        return census if len(left) == len(as_is.refs) else Census(as_is.blobs, left)
+        now |= removed_names(as_is.directory.trash, now)
+        left = {name: digest for name, digest in seen.items() if now.get(name) == digest}
+        return census if len(left) == len(seen) else Census(as_is.blobs, left, census.foreign)
     return census
 
 
-def _compare_catalog(as_is: AsIs, census: Census, operation: Operation | None) -> list[Finding]:
-    """Compare the catalog with one made by a walk just now."""
-    blobs, refs = as_is.blobs, census.snapshots
+def _compare_catalog(
+    as_is: AsIs,
+    catalog: CatalogFile,
+    refs: Mapping[SnapshotName, Digest],
+    load: Callable[[Digest], Artifact],
+    operation: Operation | None,
+) -> list[Finding]:
+    """Walk `refs` with `load`; if nothing is wrong with them, compare the catalog with what was found."""
     walked = Catalog(None if operation is None else os.path.join(operation.path, "catalog"))
-
-    def load(digest: Digest) -> Artifact:
-        return Artifact.load(blobs, manifest_of(digest, blobs.size(digest) or 0), check=False)
-
     with contextlib.closing(walked):
         for _ in range(_TRIES):  # others may change it meanwhile
             now = refs
-            if walked.sync(partial(dict, now), load) or as_is.catalog is None:
+            if walked.sync(partial(dict, now), load):
                 break
-            table = as_is.catalog.difference(walked)
+            table = catalog.difference(walked)
             refs = as_is.directory.refs.read_all()[0]
             if table is None:
                 break
@@ -189,6 +203,7 @@ class _Reading:
     blobs: int = 0
     bytes: int = 0
     finished: bool = True
+    kept_position: bool = True
 
 
 class _Checker:
@@ -200,35 +215,78 @@ class _Checker:
         self.findings: list[Finding] = []
         self._bad: set[Digest] = set()
         self._looked_at: set[Digest] = set()
+        self._snapshots = {holder.digest: holder for holder in census.holders if holder.subject is None}
+        self._done: set[Holder] = set()
         self._loose: list[Digest] = []
-        self._owners = Owners(blobs)
+        self._owners = Owners(blobs.path)
 
-    def check_holders(self) -> None:
-        """Check every snapshot and referrer, but for the bytes of packs and of other tools' blobs."""
+    def load(self, digest: Digest) -> Artifact:
+        """Check a snapshot, but for the bytes of its packs. One that came since the census is just read.
+
+        Raises:
+            CorruptContent: something is wrong with it, which is told.
+        """
+        holder = self._snapshots.get(digest)
+        if holder is None:
+            return Artifact.load(self._blobs, manifest_of(digest, self._blobs.size(digest) or 0), check=False)
+        artifact = self._check(holder)
+        if artifact is None:
+            raise CorruptContent(f"snapshot {digest}: it is damaged")
+        return artifact
+
+    def check_rest(self) -> None:
+        """Check every snapshot that was not, and every referrer, but for the bytes of other tools' blobs."""
         for holder in self._census.holders:
-            try:
-                raw = read_root(self._blobs, holder.digest)
-                if self._is_sound(manifest_of(holder.digest, len(raw))):
-                    self._check_holder(holder, raw)
-            except DocumentError as error:
-                self._tell_document(holder, error)
-            except (CasstoreError, OSError) as error:
-                self._tell(holder.digest, None, error)
+            if holder not in self._done:
+                self._check(holder)
+        for entry in self._census.foreign:
+            self._check_foreign(entry)
         if self._loose:
             shown = shortened([digest.hex for digest in self._loose])
             problem = f"expected files of mode 0444 of the store's owner, got others: {shown}; check --repair mends it"
             self.findings.append(Finding(Kind.LOOSE_PERMISSIONS, "blobs/sha256", problem))
 
-    def _check_holder(self, holder: Holder, raw: bytes) -> None:
+    def _check(self, holder: Holder) -> Artifact | None:
+        """The snapshot, if it is sound; None for a referrer."""
+        self._done.add(holder)
+        try:
+            raw = read_root(self._blobs, holder.digest)
+            if self._is_sound(manifest_of(holder.digest, len(raw))):
+                return self._check_holder(holder, raw)
+        except DocumentError as error:
+            self._tell_document(holder, error)
+        except (CasstoreError, OSError) as error:
+            self._tell(holder.digest, None, error)
+        return None
+
+    def _check_holder(self, holder: Holder, raw: bytes) -> Artifact | None:
         self._meter.add(len(raw))
         if holder.subject is not None:
             subject = manifest_of(holder.subject, 0)
             manifest = AnyManifest.parse_referrer(raw, spec.MEDIA_MANIFEST, of=subject)
             self._check_children(holder, manifest.blobs)
-            return
+            return None
         artifact_manifest = ArtifactManifest.parse(raw, subject=f"snapshot {holder.digest}")
-        if self._check_children(holder, artifact_manifest.children):
-            self._check_artifact(holder, artifact_manifest)
+        if not self._check_children(holder, artifact_manifest.children):
+            return None
+        return self._check_artifact(holder, artifact_manifest)
+
+    def _check_foreign(self, entry: Reached) -> None:
+        """Check what another tool's entry needs: its manifests, and the sizes of its other blobs."""
+        for blob in entry.blobs:
+            known = self._census.needs[blob.digest]
+            if known.digest in self._looked_at:
+                continue
+            self._looked_at.add(known.digest)
+            try:
+                os.close(self._blobs.open(known.digest, size=known.size))
+                if known.digest in entry.manifests:
+                    read_through(self._blobs, known, self._meter.add)
+            except (CasstoreError, OSError) as error:
+                self._tell(known.digest, known, error)
+        if entry.missing:
+            problem = f"{entry.missing} blobs that another tool's entry {entry.label[11:]} needs are not here"
+            self.findings.append(Finding(Kind.FOREIGN_ENTRY, "index.json", problem))
 
     def _check_children(self, holder: Holder, children: Iterable[Descriptor]) -> bool:
         """Whether the documents among the children are sound."""
@@ -239,7 +297,7 @@ class _Checker:
                 problem = f"{blob.digest} has {blob.size} bytes here, and {known.size} elsewhere"
                 self._tell_document(holder, DocumentError(f"snapshot {holder.digest}", problem))
                 return False
-            if not self._is_sound(blob) and blob.media_type != spec.MEDIA_PACK:
+            if not self._is_sound(known) and blob.media_type != spec.MEDIA_PACK:
                 readable = False
         return readable
 
@@ -267,14 +325,20 @@ class _Checker:
         if self._owners.may_others_write(info):
             self._loose.append(blob.digest)
 
-    def _check_artifact(self, holder: Holder, manifest: ArtifactManifest) -> None:
+    def _check_artifact(self, holder: Holder, manifest: ArtifactManifest) -> Artifact | None:
         """Check how the documents of a snapshot, which are sound, fit together and to the packs' directories."""
         artifact = Artifact.of_documents(self._blobs, manifest)
         directories = _Shared(self._blobs, manifest.packs, artifact.map.packs, self._tables)
         artifact.directories = directories
-        bad = [pack for n, pack in enumerate(manifest.packs) if not self._check_directory(holder, directories, n, pack)]
-        if not bad:
+        try:
             artifact.check_runs()
+        except (CasstoreError, OSError):
+            packs = enumerate(manifest.packs)
+            bad = [pack for n, pack in packs if not self._check_directory(holder, directories, n, pack)]
+            if not bad:
+                raise
+            return None
+        return artifact
 
     def _check_directory(self, holder: Holder, directories: Directories, n: int, pack: Descriptor) -> bool:
         if pack.digest in self._bad:
@@ -309,7 +373,7 @@ class _Checker:
                     self._tell(read.blob.digest, read.blob, read.error)
         finally:
             if last and data.is_continued:
-                position.save(last)
+                reading.kept_position = position.save(last)
         reading.finished = reading.blobs == len(chosen)
         return reading
 
@@ -352,10 +416,10 @@ class _Tables:
     """The directories of packs that were looked at last: snapshots share packs."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Digest, bytes], Table] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, bytes], Table] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: tuple[Digest, bytes], load: Callable[[], Table]) -> Table:
+    def get(self, key: tuple[str, bytes], load: Callable[[], Table]) -> Table:
         """The one of this pack and stamp."""
         table = self._kept.get(key)
         if table is not None:
@@ -375,7 +439,7 @@ class _Shared(Directories):
         self, blobs: RangeReader, packs: Sequence[Descriptor], entries: Sequence[PackEntry], tables: _Tables
     ) -> None:
         super().__init__(blobs, packs, entries)
-        self._keys = [(pack.digest, entry.directory) for pack, entry in zip(packs, entries, strict=True)]
+        self._keys = [(pack.digest.hex, entry.directory) for pack, entry in zip(packs, entries, strict=True)]
         self._tables = tables
 
     def table(self, pack: int) -> Table:

@@ -102,7 +102,9 @@ class Finding:
     blob: Descriptor | None = None
     """What the manifests that need the blob say of it; None where it is a manifest that only a ref names."""
     snapshots: tuple[str, ...] = ()
-    """The names that are hurt, sorted; none where it is about the store as a whole."""
+    """The names that are hurt, sorted; none where it is about the store as a whole. A removed name is
+    `trash/<name>@<stamp>`, what another tool added `index.json <name or digest>`.
+    """
 
     @property
     def severity(self) -> Severity:

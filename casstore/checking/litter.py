@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,26 +11,25 @@ from casstore.blobs import BlobDirectory
 from casstore.checking.findings import Finding, Kind
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, InvalidDigest
+from casstore.operation import is_operation
 from casstore.permissions import writable_by_others
 from casstore.storedir import StoreDirectory
+from casstore.trash import is_ours
 
-_OPERATION = re.compile(r"op-[0-9a-f]{16}\Z")
-_ASIDE = re.compile(r".+@[0-9]+\Z|[0-9a-f]{64}\Z|op-[0-9a-f]{16}\Z", re.DOTALL)
 _SHOWN = 5
-_ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def look_around(store: StoreDirectory, blobs: BlobDirectory) -> Iterator[Finding]:
     """Everything of that kind; what cannot be read is left out."""
     path = store.path
     strangers = [f"blobs/{name}" for name in _names(os.path.dirname(store.blobs.path)) if name != "sha256"]
-    strangers += [f"blobs/sha256/{name}" for name, _ in blobs.list() if not _is_blob(name)]
-    strangers += [f"tmp/{name}" for name in _names(store.tmp) if not _OPERATION.match(name)]
-    strangers += [f"trash/{name}" for name in _names(store.trash.path) if not _ASIDE.match(name)]
+    strangers += [f"blobs/sha256/{name}" for name in blobs.names() if not _is_blob(name)]
+    strangers += [f"tmp/{name}" for name in _names(store.tmp) if not is_operation(name)]
+    strangers += [f"trash/{name}" for name in _names(store.trash.path) if not is_ours(name)]
     for stranger in sorted(strangers):
         yield Finding(Kind.UNKNOWN_FILE, ascii(stranger)[1:-1], "it is not the store's")
     with contextlib.suppress(CasstoreError):
-        removed = [ref.name for ref in store.trash.read() if ref.digest is not None]
+        removed = [ref.name for ref in store.trash.read() if ref.digest is not None and not ref.has_vanished]
         if removed:
             problem = f"{shortened(removed)}: casstore undo takes back what was removed, until casstore gc"
             yield Finding(Kind.REMOVED_REF, "trash", problem)
@@ -39,19 +37,6 @@ def look_around(store: StoreDirectory, blobs: BlobDirectory) -> Iterator[Finding
     for name, mode in writable_by_others(path):
         problem = f"expected a directory that only its owner may write to, got mode {mode:04o}; chmod go-w ends that"
         yield Finding(Kind.LOOSE_PERMISSIONS, name, problem)
-
-
-class Owners:
-    """Whose blobs may be trusted to stay as they are: those of the store's owner, and of whoever looks."""
-
-    def __init__(self, blobs: BlobDirectory) -> None:
-        self._known = {0, os.geteuid()}
-        with contextlib.suppress(OSError):
-            self._known.add(os.lstat(blobs.path).st_uid)
-
-    def may_others_write(self, info: os.stat_result) -> bool:
-        """Whether a blob's file is writable, or belongs to somebody who can make it so."""
-        return bool(info.st_mode & _ANY_WRITE) or info.st_uid not in self._known
 
 
 def _quarantined(path: str) -> Iterator[Finding]:

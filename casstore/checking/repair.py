@@ -13,22 +13,22 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from casstore import durable, spec
 from casstore.checking.asis import NEEDED
 from casstore.checking.census import manifest_of, read_root
 from casstore.checking.findings import Finding, Kind
-from casstore.checking.litter import Owners
 from casstore.content import Fetcher, Resolver
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, CorruptContent, NotFound, RegistryError, storage_errors
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_name, referrer_subject
 from casstore.oci import AnyManifest, Descriptor
 from casstore.operation import Operation
+from casstore.permissions import Owners
 from casstore.progress import Meter
 from casstore.storedir import StoreDirectory, StoreOptions
 from casstore.streams import read_through
@@ -48,13 +48,31 @@ class Opener(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Origin:
-    """Where good bytes may come from."""
+    """Where good bytes may come from, and what came from there in all rounds of a repair."""
 
     name: str
     """For texts."""
     open: Opener
+    explain: Callable[[Fetcher, int, str], str] = lambda _, wanted, __: has_none(wanted)
+    """Why it has none of so many blobs, asked while it is open; with what it said of the last one."""
+    useless: str = ""
+    """Why it is not asked, or not again."""
+    asked: set[Digest] = field(default_factory=set)
+    blobs: int = 0
+    bytes: int = 0
+    why: str = "nothing was wanted of it"
+    """Why it gave nothing."""
+
+
+def has_none(wanted: int) -> str:
+    """What is said of a source that has none of so many blobs."""
+    return (
+        f"it has none of the {wanted} blobs that are wanted"
+        if wanted > 1
+        else "it does not have the blob that is wanted"
+    )
 
 
 def mend(
@@ -75,7 +93,11 @@ def mend(
     store.follow = lambda: None  # what is derived may know what else was lost: it follows when all is mended
     with ExitStack() as stack:
         operation = stack.enter_context(store.operation())
-        sources = [_Source(origin.name, stack.enter_context(origin.open(store, operation.path))) for origin in origins]
+        sources = [
+            _Source(origin, stack.enter_context(origin.open(store, operation.path)))
+            for origin in origins
+            if not origin.useless
+        ]
         mender = _Mender(store, operation, sources, meter)
         for finding in sorted(findings, key=lambda finding: finding.blob is not None):  # manifests first
             if finding.kind in _BLOBS and finding.digest is not None:
@@ -85,6 +107,8 @@ def mend(
                 mender.mend_ref(finding.subject.removeprefix("refs/"), finding.digest)
         if any(finding.kind is Kind.LOOSE_PERMISSIONS for finding in findings):
             mender.replace_loose()
+        for source in sources:
+            source.explain()
     return mender.problems
 
 
@@ -119,10 +143,28 @@ def _set_aside(store: StoreDirectory, subject: str, *, only: bool = False) -> No
 
 @dataclass(slots=True)
 class _Source:
-    name: str
+    """An origin that is open."""
+
+    origin: Origin
     fetcher: Fetcher
-    gone: bool = False
-    """It failed as a whole, and is not asked again."""
+    said: str = ""
+    """Why it has not what it was asked for last."""
+    failed: str = ""
+    """What went wrong with what it did have."""
+
+    def explain(self) -> None:
+        """Let the origin know why nothing came from it, if so."""
+        origin = self.origin
+        if origin.useless or self.failed:
+            origin.why = origin.useless or self.failed
+        elif origin.asked and not origin.blobs:
+            with contextlib.suppress(CasstoreError, OSError):
+                origin.why = origin.explain(self.fetcher, len(origin.asked), self.said)
+
+
+def _words(origin: Origin, error: Exception) -> str:
+    """An error without the name of its source, which is told in any case: a registry's errors begin with it."""
+    return str(error).removeprefix(f"{origin.name}: ")
 
 
 class _Mender:
@@ -130,27 +172,30 @@ class _Mender:
 
     def __init__(self, store: StoreDirectory, operation: Operation, sources: Sequence[_Source], meter: Meter) -> None:
         self._store, self._operation, self._sources, self._meter = store, operation, sources, meter
-        self._owners = Owners(store.blobs)
+        self._owners = Owners(store.blobs.path)
         self.problems: list[str] = []
 
     def mend_blob(self, digest: Digest, blob: Descriptor | None) -> Descriptor | None:
         """Replace a blob by a good one; what `blob` is not known of is a manifest. None where no source has it."""
         for source in self._sources:
-            if source.gone:
+            origin = source.origin
+            if origin.useless:
                 continue
+            origin.asked.add(digest)
             try:
                 wanted = blob or _resolve(source.fetcher, digest)
-                self._operation.receive(wanted, source.fetcher)
-            except NotFound:
-                continue
+                self._operation.receive(wanted, source.fetcher, self._meter.add)
+            except NotFound as error:
+                source.said = str(error)
             except RegistryError as error:
-                source.gone = True
-                self.problems.append(f"{source.name}: {error}")
+                origin.useless = _words(origin, error)
+                self.problems.append(f"{origin.name}: {origin.useless}")
             except (CasstoreError, OSError) as error:
-                self.problems.append(f"{source.name}: {error}")
+                source.failed = _words(origin, error)
+                self.problems.append(f"{origin.name}: {source.failed}")
             else:
                 self._put_in_place(wanted)
-                self._meter.add(wanted.size)
+                origin.blobs, origin.bytes = origin.blobs + 1, origin.bytes + wanted.size
                 return wanted
         return None
 
@@ -177,22 +222,22 @@ class _Mender:
             return False
         return True
 
-    def mend_ref(self, name: str, digest: Digest) -> bool:
+    def mend_ref(self, name: str, digest: Digest) -> None:
         """Let a name stand again for what it stood for, if all of that is here, or can be had."""
         try:
             wanted = ReferrerName(name) if is_reserved(name) else parse_name(name)
             needs = self._complete(digest)
             with self._store.shared(), self._store.changing_refs() as refs:
-                self._store.require(needs)
+                self._store.require(needs, to_last=True)
                 if self._leads_somewhere(wanted, refs.get(wanted)):
-                    return False  # somebody was faster
+                    return  # somebody was faster
                 if os.path.lexists(os.path.join(refs.path, name)):
                     _set_aside(self._store, f"refs/{name}", only=True)
                 refs.set(wanted, digest, force=False)
+                trash = self._store.trash  # where somebody may have noted that it was gone
+                trash.drop([ref for ref in trash.vanished() if (ref.name, ref.digest) == (name, digest)])
         except (CasstoreError, OSError) as error:
             self.problems.append(f"refs/{name}: {error}")
-            return False
-        return True
 
     def _leads_somewhere(self, name: SnapshotName | ReferrerName, digest: Digest | None) -> bool:
         about = referrer_subject(name)

@@ -65,7 +65,7 @@ class ReadData:
         most = self.size if self.size is not None else (self.share or 0) * sum(blob.size for blob in chosen)
         total = 0
         for count, blob in enumerate(chosen):
-            if total >= most:
+            if count and total >= most:
                 return chosen[:count]
             total += blob.size
         return chosen
@@ -138,10 +138,12 @@ class Position:
                 return text if len(text) == 64 else ""
         return ""
 
-    def save(self, hex_: str) -> None:
-        """Keep it."""
+    def save(self, hex_: str) -> bool:
+        """Keep it; False where that cannot be done."""
         if self._cache is not None:
             with contextlib.suppress(StorageError, OSError):
                 durable.make_part(self._cache)
                 path = os.path.join(self._cache, _POSITION)
                 durable.replace_file(path, hex_.encode(), mode=0o644, durability=Durability.NONE)
+                return True
+        return False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casstore.cli import render
+from casstore.cli.damage import REPAIR, with_next_step
 from casstore.cli.env import expand_home
 from casstore.cli.options import (
     BareOption,
@@ -77,6 +78,7 @@ _ALGORITHMS = ("sha256", "sparse", "sparse-zero", "blake3-merkle")
 @quiet_option
 @progress_option
 @click.pass_obj
+@with_next_step()
 def create(
     session: Session,
     destination: str,
@@ -122,7 +124,9 @@ def create(
     start = time.monotonic()
     with ExitStack() as stack:
         if config.destination.path is None or parent is not None:
-            make: Callable[..., Snapshot] = stack.enter_context(session.open_store(create=parent is None)).create
+            store = stack.enter_context(session.open_store(create=parent is None))
+            make: Callable[..., Snapshot] = store.create
+            stack.callback(session.tell_taken_over, store)
         else:
             make = partial(Store.create_directory, durability=session.durability)
         progress = stack.enter_context(session.progress(expected=_allocated(source)))
@@ -191,7 +195,7 @@ def _tell_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
         for pack in cost.damaged:
             session.say(
                 f"warning: pack {pack} of the store is damaged; what this snapshot needs of it was stored again;"
-                " casstore verify --all names the snapshots that rely on it"
+                f" {REPAIR}"
             )
         stats = cost.stats
         ratio = f" ({stats.new_plain / cost.added:.1f} : 1)" if stats.new_plain > cost.added else ""
@@ -253,6 +257,7 @@ def _created_document(snapshot: Snapshot, cost: Created | None, seconds: float) 
 @quiet_option
 @progress_option
 @click.pass_context
+@with_next_step(salvage=True)
 def restore(
     ctx: click.Context,
     snapshot: str,

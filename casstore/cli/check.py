@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,7 @@ from casstore.cli.options import BareOption, json_option, progress_option, quiet
 from casstore.cli.session import Session
 
 if TYPE_CHECKING:
-    from casstore.checking.check import CheckReport
-    from casstore.checking.findings import Finding
-    from casstore.checking.rereading import ReadData
+    from casstore.checking import CheckReport, Finding, ReadData
     from casstore.health import RepairReport
 
 _ALL = "all"
@@ -69,7 +68,8 @@ def _subset(_: click.Context, __: click.Parameter, value: str | None) -> dict[st
     bare=_ALL,
     metavar="SUBSET",
     callback=_subset,
-    help="Read the bytes of all blobs, too; or of the n-th of t parts (n/t), of a percentage (10%), or so many (2G).",
+    help="Read the bytes of all blobs, too; or of the n-th of t parts (n/t), by digest; or of whole blobs until they"
+    " are at least a percentage (10%) or so many (2G).",
 )
 @click.option(
     "--max-duration",
@@ -111,14 +111,12 @@ def check(
         raise click.UsageError("--from: expected --repair with it")
     if max_duration is not None and subset is None:
         raise click.UsageError("--max-duration: expected --read-data with it")
-    from casstore.checking.rereading import ReadData
+    from casstore.checking import ReadData
     from casstore.health import check_store, repair_store
-    from casstore.storedir import StoreOptions
     from casstore.transfer import TransferOptions
 
     data = None if subset is None else ReadData(**subset, max_duration=max_duration)
-    options = StoreOptions(durability=session.durability, wait=session.wait)
-    store = session.settings.store
+    store, options = session.settings.store, session.store_options
     if not repair:
         with session.progress() as progress:
             report = check_store(store, data=data, options=options, workers=workers or 0, progress=progress)
@@ -141,7 +139,14 @@ def check(
 def _tell(
     session: Session, first: CheckReport, now: CheckReport, done: RepairReport | None, data: ReadData | None
 ) -> None:
-    """Say what `first` looked at, what `now` is left of what it found, and what was done."""
+    """Say what `first` looked at, what `now` is left of what it found, and what was done; with -q of a sound store
+    nothing.
+    """
+    if not first.kept_position and first.read < first.blobs:
+        session.warn(
+            "where this check stopped reading could not be noted in the store's cache/ (is it read-only, or full?): the"
+            " next one begins where this one began; --read-data=1/7, 2/7 and so on come past everything"
+        )
     if session.as_json:
         session.emit(
             render.document(
@@ -158,9 +163,15 @@ def _tell(
                 findings=[_document(finding) for finding in now.findings],
                 repair=None
                 if done is None
-                else {"mended": [_document(finding) for finding in done.mended], "problems": list(done.problems)},
+                else {
+                    "mended": [_document(finding) for finding in done.mended],
+                    "problems": list(done.problems),
+                    "sources": [dataclasses.asdict(source) for source in done.sources],
+                },
             )
         )
+        return
+    if session.quiet and now.ok:
         return
     for line in _lines(now.findings):
         session.emit(line)
@@ -169,8 +180,11 @@ def _tell(
             session.emit(f"mended: {finding.kind.value} {render.printable(finding.subject)}")
         for problem in done.problems:
             session.warn(problem)
+        for source in done.sources:
+            gave = f"{render.count(source.blobs, 'blob')}, {render.size(source.bytes)}"
+            session.say(f"from {source.source}: {gave if source.problem is None else f'nothing: {source.problem}'}")
     session.say(_summary(first, data))
-    session.say(_advice(now, done, data))
+    session.say(_advice(first, now, done, data))
 
 
 def _document(finding: Finding) -> dict[str, Any]:
@@ -193,14 +207,9 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
         for finding in group[:_SHOWN]:
             yield f"{severity}: {kind}: {render.printable(finding.subject)}: {render.printable(finding.problem)}"
             if finding.snapshots:
-                yield f"    hurts {_some(finding.snapshots)}"
+                yield f"    hurts {render.some(finding.snapshots, _HURT)}"
         if len(group) > _SHOWN:
             yield f"{severity}: {kind}: {len(group) - _SHOWN} more; --json lists all"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _HURT
-    return ", ".join(map(render.printable, names[:_HURT])) + (f" and {more} more" if more > 0 else "")
 
 
 def _summary(report: CheckReport, data: ReadData | None) -> str:
@@ -210,20 +219,23 @@ def _summary(report: CheckReport, data: ReadData | None) -> str:
     if data is None:
         return f"{text}; their bytes were not read"
     text += f"; read {report.read} of them, {render.size(report.read_bytes)}"
-    return text if report.finished else f"{text}, until the time was over"
+    if not report.finished:
+        return f"{text}, until the time was over"
+    return f"{text}: no blob is in this part" if report.blobs and not report.read and data.part else text
 
 
-def _advice(now: CheckReport, done: RepairReport | None, data: ReadData | None) -> str:
+def _advice(first: CheckReport, now: CheckReport, done: RepairReport | None, data: ReadData | None) -> str:
     """What to do next."""
     kinds = {finding.severity.value for finding in now.findings}
     if not now.ok:
         if done is None:
             return "damaged: --repair mends what can be mended here, and with --from SOURCE what has a good copy there"
-        return "still damaged: try another SOURCE with --from, or remove the names that are hurt"
+        return "still damaged: try another SOURCE with --from, or remove the names that are hurt and then casstore gc"
     if "stale" in kinds:
         return "nothing is lost; casstore check --repair makes anew what is stale"
-    if "leftover" in kinds:
-        return "sound; casstore gc removes what is left over"
+    verdict = "sound"
     if data is None:
-        return "sound, as far as can be seen without reading the blobs: --read-data does"
-    return "sound"
+        verdict += ", as far as can be seen without reading the blobs, which --read-data does"
+    elif (data.part or data.is_continued) and first.read < first.blobs:
+        verdict += f", as far as it was read: {render.size(first.read_bytes)} of {render.size(first.blob_bytes)}"
+    return f"{verdict}; casstore gc removes what is left over" if "leftover" in kinds else verdict

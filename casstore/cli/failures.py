@@ -73,7 +73,8 @@ class Report:
         if self._debug and not isinstance(error, click.ClickException):
             click.echo(printable_trace(error), err=True)
         if isinstance(error, CasstoreError):
-            return self.tell(type(error).__name__, str(error), error.exit_code)
+            text = "; ".join([str(error), *getattr(error, "__notes__", ())])
+            return self.tell(type(error).__name__, text, error.exit_code)
         if isinstance(error, click.UsageError):
             hint = f"Try: {error.ctx.command_path} --help" if error.ctx else ""
             return self.tell("UsageError", error.format_message(), error.exit_code, hint=hint)

@@ -10,8 +10,10 @@ from typing import Any
 import click
 
 from casstore import __version__
+from casstore.cli import units
 from casstore.cli.env import Settings
 from casstore.cli.failures import Report, run
+from casstore.cli.options import naming_the_verb
 from casstore.cli.session import Session
 
 _SECTIONS = {
@@ -33,12 +35,12 @@ _SECTIONS = {
         "logout": "login:logout",
     },
     "Upkeep": {
-        "check": "check:check",
-        "stats": "stats:stats",
-        "prune": "retention:prune",
         "init": "init:init",
-        "adopt": "adoption:adopt",
+        "stats": "stats:stats",
+        "check": "check:check",
+        "prune": "retention:prune",
         "gc": "upkeep:gc",
+        "adopt": "adoption:adopt",
         "reindex": "upkeep:reindex",
         "completion": "completion:completion",
     },
@@ -73,6 +75,11 @@ class CommandLine(click.Group):
         module, _, function = home.partition(":")
         command: click.Command = getattr(import_module(f"casstore.cli.{module}"), function)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options of casstore itself."""
+        with naming_the_verb(ctx):
+            return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -135,10 +142,10 @@ class CommandLine(click.Group):
 )
 @click.option(
     "--wait",
-    type=click.FloatRange(0),
-    default=60.0,
+    default="60s",
     show_default=True,
-    metavar="SECONDS",
+    metavar="DURATION",
+    callback=units.read_as(units.parse_wait),
     help="How long to wait for another casstore that holds a lock.",
 )
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")

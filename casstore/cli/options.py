@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import click
@@ -41,6 +42,18 @@ class GroupedOption(click.Option):
         self.heading = heading
 
 
+@contextlib.contextmanager
+def naming_the_verb(ctx: click.Context) -> Iterator[None]:
+    """Let every error about words say of which verb they were: click's parser leaves it out where a value is missing,
+    and then nobody is told where to find help.
+    """
+    try:
+        yield
+    except click.UsageError as error:
+        error.ctx = error.ctx or ctx
+        raise
+
+
 class Verb(click.Command):
     """A command with examples in its help."""
 
@@ -53,7 +66,8 @@ class Verb(click.Command):
         end = args.index("--") if "--" in args else len(args)
         bare = {param.opts[0]: param.bare for param in self.params if isinstance(param, BareOption)}
         words = [f"{word}={bare[word]}" if word in bare else word for word in args[:end]]
-        return super().parse_args(ctx, words + args[end:])
+        with naming_the_verb(ctx):
+            return super().parse_args(ctx, words + args[end:])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, those with a heading last."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from casstore.storedir import StoreOptions
     from casstore.transfer import TransferOptions
 
-_HEAD = ("TAG", "KIND", "IMAGE", "SIZE", "STORED", "CREATED", "DIGEST")
+_HEAD = ("TAG", "KIND", "IMAGE", "SIZE", "STORED", "CREATED (UTC)", "DIGEST")
 
 
 def is_reference(text: str) -> bool:
@@ -27,11 +27,9 @@ def is_reference(text: str) -> bool:
 
 
 def _options(session: Session, connection: Connection) -> tuple[TransferOptions, StoreOptions]:
-    from casstore.storedir import StoreOptions
     from casstore.transfer import TransferOptions
 
-    stores = StoreOptions(durability=session.durability, wait=session.wait)
-    return TransferOptions(Registries(session, connection)), stores
+    return TransferOptions(Registries(session, connection)), session.store_options
 
 
 def show_list(session: Session, reference: str, connection: Connection, *, referrers: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,7 @@ import click
 from casstore.cli import render, units
 from casstore.cli.options import gathered, json_option, label_filters, quiet_option, verb
 from casstore.cli.session import Session
+from casstore.errors import NotFound
 
 if TYPE_CHECKING:
     from casstore.removal import PruneReport
@@ -82,8 +83,8 @@ def _keep(rule: str, text: str) -> Callable[[F], F]:
     click.option(
         "--keep-within",
         metavar="DURATION",
-        callback=units.read_as(units.parse_duration),
-        help="All that are younger, as 2w.",
+        callback=units.read_as(units.parse_age),
+        help="All that are younger, as 36h, 2w, 6mo (of 30 days) or 1y.",
     ),
     click.option(
         "--keep-label", multiple=True, metavar="K[=V]", help="All with this label; may be given several times."
@@ -98,23 +99,31 @@ def _keep(rule: str, text: str) -> Callable[[F], F]:
     " label:KEY.",
 )
 @click.option("--label", "labels", multiple=True, metavar="K[=V]", help="Look only at those with this label.")
+@click.option("--allow-none", is_flag=True, help="Also if the rules keep none of the snapshots that are there.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @json_option
 @quiet_option
 @click.pass_obj
-def prune(session: Session, rules: Rules, group_by: str, labels: tuple[str, ...], dry_run: bool) -> None:
+def prune(
+    session: Session, rules: Rules, group_by: str, labels: tuple[str, ...], allow_none: bool, dry_run: bool
+) -> None:
     """Remove the snapshots that no rule keeps, with all their names.
 
     What one rule keeps stays, whatever the others say. The rules count in each group for itself, and times are in UTC.
     A rule for periods that could keep more than there is keeps the oldest snapshot, too. A snapshot that others come
-    from may go: they have their data. The space is freed by the next casstore gc; until then casstore undo takes all of
-    it back.
+    from may go: they have their data. Damaged ones are left alone, and count for no rule. The space is freed by the
+    next casstore gc; until then casstore undo takes all of it back.
+
+    Snapshots without a --source-sandbox are one group, so that --keep-last 1 keeps one of them all. Where they are of
+    several disks, say what belongs together, as with --group-by label:KEY.
 
     With -q: the removed names only.
     """
     policy, only = rules.policy(), dict(label_filters(labels))
     with session.open_store() as store:
-        report = store.prune(policy, now=datetime.now(UTC), grouping=group_by, labels=only, dry_run=dry_run)
+        report = store.prune(
+            policy, now=datetime.now(UTC), grouping=group_by, labels=only, dry_run=dry_run, allow_none=allow_none
+        )
     if session.as_json:
         session.emit(render.document(**_prune_document(report, group_by)))
     elif session.quiet:
@@ -122,6 +131,26 @@ def prune(session: Session, rules: Rules, group_by: str, labels: tuple[str, ...]
             session.emit(name)
     else:
         _show_decisions(session, report)
+    _warn(session, report, group_by)
+
+
+def _warn(session: Session, report: PruneReport, group_by: str) -> None:
+    """What people may not have meant, or should know."""
+    for label in report.unmatched:
+        session.warn(f"--keep-label {label}: no snapshot that was looked at has it")
+    for broken in report.broken:
+        session.warn(f"snapshot {broken.name}: left alone: {broken.problem}")
+    if group_by == "source" and len(lost := [each for each in report.decisions if _is_stray(each)]) > 0:
+        verb = "would go" if report.dry_run else "went"
+        session.say(
+            f"{render.count(len(lost), 'snapshot')} without a source sandbox {verb}: all of these count as one group,"
+            " whatever disks they are of; --group-by label:KEY or --group-by image tells them apart"
+        )
+    session.warn_of_loss(report.for_good)
+
+
+def _is_stray(decision: Decision) -> bool:
+    return not decision.keep and decision.group is None
 
 
 def _show_decisions(session: Session, report: PruneReport) -> None:
@@ -140,8 +169,8 @@ def _show_decisions(session: Session, report: PruneReport) -> None:
         session.say(f"would remove {text}")
         return
     session.say(f"removed {text}")
-    if report.removed:
-        back = render.them(len(report.removed))
+    if len(report.removed) > len(report.for_good):
+        back = render.them(len(report.removed) - len(report.for_good))
         session.say(f"casstore gc frees what nothing else needs; casstore undo takes {back} back until then")
 
 
@@ -169,6 +198,9 @@ def _prune_document(report: PruneReport, grouping: str) -> dict[str, Any]:
             for each in report.decisions
         ],
         "removed": list(report.removed),
+        "removed_for_good": list(report.for_good),
+        "broken": [{"name": each.name, "problem": each.problem} for each in report.broken],
+        "unmatched_labels": list(report.unmatched),
     }
 
 
@@ -177,46 +209,75 @@ def _prune_document(report: PruneReport, grouping: str) -> dict[str, Any]:
     examples="""
     casstore undo
     casstore undo --list
+    casstore undo --dry-run
     casstore undo after-pip --as saved""",
 )
-@click.argument("name", required=False)
+@click.argument("selector", required=False, metavar="[NAME|DIGEST]")
 @click.option("--as", "rename", metavar="NAME", help="Give it this name, where the old one is in use again.")
-@click.option("--list", "only_list", is_flag=True, help="Only show what can be taken back, the last removed first.")
+@click.option("--list", "only_list", is_flag=True, help="Only show what can be taken back, the last removal first.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be taken back.")
 @json_option
 @quiet_option
-@click.pass_obj
-def undo(session: Session, name: str | None, rename: str | None, only_list: bool) -> None:
+@click.pass_context
+def undo(ctx: click.Context, selector: str | None, rename: str | None, only_list: bool, dry_run: bool) -> None:
     """Take back the last rm or prune, with all the names that it removed; or the last removal of NAME.
 
-    Done again, it takes back the one before. It works until the next casstore gc.
+    Done again, it takes back the one before. It works until the next casstore gc. What a name stood for that was taken
+    over with -f can be had under another one: casstore undo NAME --as OTHER. So can a name that got lost.
+
+    A damaged snapshot comes back as it is, to be repaired or salvaged. Where a manifest is missing, nothing can be
+    taken back: the others are, and the exit code is 10.
     """
-    if only_list and (name is not None or rename is not None):
-        raise click.UsageError("--list: expected no name with it, got one")
+    session: Session = ctx.obj
+    if only_list and (selector is not None or rename is not None or dry_run):
+        raise click.UsageError("--list: expected no name and no other option with it, got one")
     with session.open_store() as store:
-        taken = [] if only_list else store.undo(name, rename=rename)
+        found = [] if only_list else store.undo(selector, rename=rename, dry_run=dry_run)
         left = store.removed()
+        used = {snapshot.name for snapshot in store.list()} if only_list else set()
+    taken = [each for each in found if each.is_back]
     if session.as_json:
-        restored = [{**render.removed(each.removed), "name": each.name} for each in taken]
-        session.emit(render.document(restored=restored, removed=[render.removed(ref) for ref in left]))
+        taken_back = [{**render.removed(each.removed), "name": each.name} for each in taken]
+        problems = [{"name": each.removed.name, "problem": each.problem} for each in found if each.problem]
+        content = {"taken_back": taken_back, "removed": [render.removed(ref) for ref in left], "problems": problems}
+        session.emit(render.document(dry_run=dry_run, **content))
     elif only_list:
-        _show_removed(session, left)
+        _show_removed(session, left, used)
     else:
+        verb = "would stand" if dry_run else "stands"
         for each in taken:
-            session.emit(each.name if session.quiet else f"{each.name} stands for {each.removed.digest}")
+            session.emit(each.name if session.quiet else f"{each.name} {verb} for {each.removed.digest}")
+    for each in taken:
+        if each.problem:
+            session.warn(f"snapshot {each.name}: {each.problem}")
+    lost = [each for each in found if not each.is_back]
+    for each in lost:
+        session.fail(f"undo {each.removed.name}: {each.problem}")
+    ctx.exit(NotFound.exit_code if lost else 0)
 
 
-def _show_removed(session: Session, removed: Sequence[RemovedRef]) -> None:
+def _show_removed(session: Session, removed: Sequence[RemovedRef], used: Container[str]) -> None:
+    """One heading for each removal, with its names below."""
     if session.quiet:
         for ref in removed:
             session.emit(ref.name)
     elif not removed:
         session.say("Nothing was removed since the last casstore gc.")
     else:
-        rows = [(ref.name, _when(ref), "" if ref.digest is None else ref.digest.short) for ref in removed]
-        head, *lines = render.table(("NAME", "REMOVED", "DIGEST"), rows)
-        session.emit(click.style(head, bold=True))
-        session.emit("\n".join(lines))
+        rows = [
+            (ref.name, "" if ref.digest is None else ref.digest.short, "in use again" if ref.name in used else "")
+            for ref in removed
+        ]
+        _, *lines = render.table(("", "", ""), rows)
+        last = None
+        for ref, line in zip(removed, lines, strict=True):
+            if ref.stamp != last:
+                session.emit(click.style(_heading(ref), bold=True))
+            session.emit(f"  {line}")
+            last = ref.stamp
 
 
-def _when(ref: RemovedRef) -> str:
-    return "-" if ref.time is None else render.clock(ref.time)
+def _heading(ref: RemovedRef) -> str:
+    if ref.has_vanished:
+        return "gone, though casstore did not remove it"
+    return "removed" if ref.time is None else f"removed {render.clock(ref.time)} UTC"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
 
-from casstore.cli import progress
+from casstore.cli import progress, render
 from casstore.cli.bars import Bars
 from casstore.cli.env import Settings
 from casstore.errors import UsageError
@@ -16,6 +16,7 @@ from casstore.errors import UsageError
 if TYPE_CHECKING:
     from casstore.durable import Durability
     from casstore.store import Store
+    from casstore.storedir import StoreOptions
 
 
 @dataclass(slots=True)
@@ -42,23 +43,49 @@ class Session:
 
         return Durability.FULL if self.durable else Durability.NONE
 
-    def open_store(self, *, create: bool = False, share: bool = False) -> Store:
+    @property
+    def store_options(self) -> StoreOptions:
+        """How this run works with stores."""
+        from casstore.storedir import StoreOptions
+
+        return StoreOptions(durability=self.durability, wait=self.wait)
+
+    def open_store(self, *, create: bool = False) -> Store:
         """The store of this run; a context manager. What is odd about the store itself is told once.
 
         Raises:
             NotFound: there is none, and `create` is not set.
         """
         from casstore.store import Store  # numpy and all the rest: slow
-        from casstore.storedir import StoreOptions
 
-        options = StoreOptions(durability=self.durability, wait=self.wait)
-        path = self.settings.store
-        store = Store.init(path, share=share, options=options) if create else Store.open(path, options=options)
+        return self._opened(Store.open(self.settings.store, create=create, options=self.store_options))
+
+    def make_store(self, *, share: bool) -> Store:
+        """The store of this run, made where there is none; see Store.init."""
+        from casstore.store import Store
+
+        return self._opened(Store.init(self.settings.store, share=share, options=self.store_options))
+
+    def _opened(self, store: Store) -> Store:
         if not self._warned:
             for warning in store.warnings:
                 self.warn(warning)
             self._warned = True
         return store
+
+    def tell_taken_over(self, store: Store) -> None:
+        """Say what names stood for that `store` has given to something else, by force."""
+        for name, ref in store.taken_over.items():
+            self.say(
+                f"{name} was {ref.digest}; casstore undo {name} --as OTHER gives it another name, until casstore gc"
+            )
+
+    def warn_of_loss(self, names: Sequence[str]) -> None:
+        """Say what was removed for good, because the disk is full."""
+        if names:
+            self.warn(
+                f"removed for good: {render.some(names)}; on the full disk the trash had no room for what undoes it"
+            )
 
     def emit(self, text: str) -> None:
         """Write a line of data to stdout. The caller has escaped what came from elsewhere."""

@@ -9,6 +9,7 @@ import click
 
 from casstore.cli import remotes, render
 from casstore.cli.connection import Connection, connection_options
+from casstore.cli.damage import with_next_step
 from casstore.cli.options import (
     complete_names,
     force_option,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from casstore.snapshot import Snapshot, SnapshotHandle
     from casstore.verify import VerifyReport
 
-_HEAD = ("NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED", "DIGEST")
+_HEAD = ("NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED (UTC)", "DIGEST")
 
 
 @verb(
@@ -293,11 +294,16 @@ def _inspect_document(
 @force_option("Take the name away from another snapshot.")
 @quiet_option
 @click.pass_obj
+@with_next_step()
 def tag(session: Session, snapshot: str, name: str, force: bool) -> None:
-    """Give a snapshot one more name."""
+    """Give a snapshot one more name.
+
+    By its whole digest also one that has no name, as long as gc has not freed it.
+    """
     with session.open_store() as store:
         store.tag(snapshot, name, force=force)
         session.say(f"{name} stands for {store.get(name).digest}")
+        session.tell_taken_over(store)
 
 
 @verb(
@@ -337,9 +343,10 @@ def _remove_names(session: Session, names: Sequence[str], *, force: bool) -> lis
         removed, failed = store.remove_all(names, force=force)
         there = {ref.name for ref in store.removed()} if removed else set()
     for each in removed:
-        rest = f"; it is still there as {', '.join(each.remaining)}" if each.remaining else ""
-        session.say(f"removed {', '.join(each.names)}{rest}")
-    back = sum(name in there for each in removed for name in each.names)  # a full disk has no room for what undoes it
+        rest = f"; it is still there as {render.some(each.remaining)}" if each.remaining else ""
+        session.say(f"removed {render.some(each.names)}{rest}")
+    session.warn_of_loss([name for each in removed for name in each.for_good])
+    back = sum(name in there for each in removed for name in each.names if name not in each.for_good)
     if back:
         session.say(f"casstore undo takes {render.them(back)} back, until casstore gc")
     return list(failed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from casstore.cli.connection import Connection, Registries, connection_options, refuse_for_http
+from casstore.cli.damage import with_next_step
 from casstore.cli.failures import Stopped
 from casstore.cli.moved import tell_plans, tell_transfers
 from casstore.cli.options import (
@@ -106,6 +107,7 @@ def _stopping(advice: str) -> Iterator[None]:
 @json_option
 @quiet_option
 @click.pass_obj
+@with_next_step()
 def push(
     session: Session,
     snapshot: str | None,
@@ -187,6 +189,7 @@ def pull(
     advice = "the blobs that were finished are kept for the next pull"
     with session.open_store(create=True) as store, session.progress() as progress, _stopping(advice):
         report = store.pull(reference, name=name, force=force, options=options, workers=workers or 0, progress=progress)
+    session.tell_taken_over(store)
     tell_transfers(session, "pulled", [report], time.monotonic() - start)
 
 
@@ -252,7 +255,6 @@ def copy(
     from casstore.reference import parse_reference
     from casstore.remote import copy as copy_between
     from casstore.remote import plan_copy
-    from casstore.storedir import StoreOptions
 
     src, dst = parse_reference(source), parse_reference(destination)
     _refuse_for_http(connection, sides, src, dst)
@@ -262,8 +264,7 @@ def copy(
         plain_http=_hosts((src, sides.src_plain_http), (dst, sides.dst_plain_http)),
         insecure=_hosts((src, sides.src_insecure), (dst, sides.dst_insecure)),
     )
-    options = _library_options(registries, transfer)
-    stores = StoreOptions(durability=session.durability, wait=session.wait)
+    options, stores = _library_options(registries, transfer), session.store_options
     start = time.monotonic()
     if transfer.dry_run:
         tell_plans(session, [plan_copy(src, dst, options, stores=stores)])

@@ -1,7 +1,9 @@
 """Sizes, durations and rates as people write them: `10MiB`, `1h30m`, `500k/s`.
 
     size        NUMBER[k|M|G|T][B] in steps of 1000, or with an i (KiB, Mi, ...) in steps of 1024; bytes without a unit
-    duration    NUMBER[s|m|h|d|w], several added up: 1h30m; seconds without a unit
+    duration    NUMBER[s|min|h|d|w|mo|y], several added up: 1h30min; seconds without a unit. m is min; mo is 30 days,
+                and y is 365
+    age         the same, without m, which other tools take for months
     rate        a size, then /s, which may be left out
     frequency   NUMBER[/s|/m|/h]: so many in each second, minute or hour
 
@@ -21,10 +23,21 @@ N = TypeVar("N", int, float)
 
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
 _SIZE = re.compile(rf"{_NUMBER} ?(?:([kmgt])(i?))?b?\Z", re.ASCII | re.IGNORECASE)
-_DURATION = re.compile(rf"{_NUMBER}([smhdw]?)", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(rf"{_NUMBER}(min|mo|[smhdwy]?)", re.ASCII | re.IGNORECASE)
 _FREQUENCY = re.compile(rf"{_NUMBER}(?:/([smh]))?\Z", re.ASCII | re.IGNORECASE)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_LONGEST = 10 * 365 * 86400
+_DAY = 86400
+_SECONDS = {
+    "": 1,
+    "s": 1,
+    "m": 60,
+    "min": 60,
+    "h": 3600,
+    "d": _DAY,
+    "w": 7 * _DAY,
+    "mo": 30 * _DAY,
+    "y": 365 * _DAY,
+}
+_LONGEST = 10 * 365 * _DAY
 """Seconds; what is longer is a slip, and the clocks of some systems cannot count it."""
 
 
@@ -69,6 +82,26 @@ def parse_duration(text: str) -> float:
     if seconds > _LONGEST:
         raise ValueError(f"expected a duration of at most ten years, got {text!r}")
     return _positive(seconds, text)
+
+
+def parse_age(text: str) -> float:
+    """As `parse_duration`, for how old something may be: nobody shall lose months who meant minutes, or the other way.
+
+    Raises:
+        ValueError: it is none, or says `m`.
+    """
+    if any(unit.lower() == "m" for _, unit in _DURATION.findall(text)):
+        raise ValueError(f"expected min for minutes or mo for months (of 30 days), got {text!r}, which may mean either")
+    return parse_duration(text)
+
+
+def parse_wait(text: str) -> float:
+    """Seconds; 0 is not to wait.
+
+    Raises:
+        ValueError: as `parse_duration`.
+    """
+    return 0.0 if re.fullmatch(r"0+(\.0+)?s?", text, re.ASCII) else parse_duration(text)
 
 
 def parse_frequency(text: str) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from casstore.cli import render
+from casstore.cli.damage import REPAIR, is_damage
 from casstore.cli.options import json_option, progress_option, selector, verb, workers_option
 from casstore.cli.session import Session
 from casstore.errors import CasstoreError, CorruptContent, NotFound
@@ -73,6 +74,8 @@ def verify(ctx: click.Context, snapshots: tuple[str, ...], everything: bool, wor
     codes = [outcome.error.exit_code for outcome in outcomes if outcome.error is not None]
     if session.as_json:
         session.emit(render.document(ok=not codes, snapshots=[outcome.document() for outcome in outcomes]))
+    elif any(outcome.error is not None and is_damage(outcome.error) for outcome in outcomes):
+        session.say(REPAIR)
     ctx.exit(CorruptContent.exit_code if CorruptContent.exit_code in codes else (codes or [0])[0])
 
 

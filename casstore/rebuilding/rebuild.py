@@ -91,6 +91,11 @@ class Rebuilder:
             raise NotFound(f"pack {descriptor.digest}: {error}") from error
         return VerifiedReader(file, descriptor, subject=f"pack {descriptor.digest}, made again")
 
+    @property
+    def knows_disk(self) -> bool:
+        """Whether the disk is like that of a snapshot that needs what was fetched, or looked like none to compare."""
+        return not self._likeness or max(self._likeness.values()) >= _ALIKE
+
     def close(self) -> None:
         """Drop what was made and not fetched."""
         while self._made:

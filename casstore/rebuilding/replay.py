@@ -21,9 +21,10 @@ from casstore.content import RangeReader
 from casstore.digest import ChunkId, Digest
 from casstore.directories import load_directory
 from casstore.disk import DiskSource
-from casstore.errors import CasstoreError, CorruptContent, NotFound, storage_errors
+from casstore.errors import CorruptContent, NotFound, storage_errors
 from casstore.frame import Buffer
 from casstore.lineage import choose_base
+from casstore.lookup import Lookup
 from casstore.manifest import Manifest, created_time
 from casstore.names import SnapshotName
 from casstore.oci import Descriptor
@@ -114,9 +115,9 @@ class Replay:
         self._before = self._catalog("before", {digest: load for digest, _ in earlier})
         self._own = self._catalog("own", {artifact.digest: lambda _: artifact})
         self._catalogs: Sequence[Catalog] = ()
-        self._bases: dict[ChunkId, Place] = {}
         self._made: dict[Digest, IO[bytes] | None] = {}
         self._directory_of = lru_cache(64)(lambda pack: load_directory(self._blobs, pack.descriptor, pack.directory))
+        self._lookup = Lookup(self._places, self._directory_of, usable=lambda _: True)
 
     def __enter__(self) -> Self:
         return self
@@ -161,12 +162,12 @@ class Replay:
         # What cannot be read now, and could be then, makes other packs, or none.
         with contextlib.suppress(CorruptContent, NotFound):
             artifact = None if base is None else self._load(base)
-            self._bases = {} if artifact is None else artifact.bases()
+            self._lookup.bases = {} if artifact is None else artifact.bases()
             compared = None if artifact is None else Base(artifact, artifact.map.disks[0])
             capture(self._disk, "replay", storage=self, base=compared, options=options, meter=meter)
         return {digest: file for digest, file in self._made.items() if file is not None}
 
-    # capture.Storage; places are found as a Transaction finds them.
+    # capture.Storage
 
     def new_blob(self) -> Unnamed:
         """Start a pack."""
@@ -176,13 +177,7 @@ class Replay:
         self, ids: Sequence[ChunkId], *, prefer: Collection[Digest] = (), full: bool = False
     ) -> Mapping[ChunkId, Place]:
         """Where these chunks were stored."""
-        found = {base: self._bases[base] for base in ids if base in self._bases} if full else {}
-        for chunk_id, places in self._places(ids).items():
-            likely = sorted(places, key=lambda place: place.pack.descriptor.digest not in prefer)
-            place = next((place for place in likely if self._holds(place, chunk_id, full=full)), None)
-            if place is not None:
-                found[chunk_id] = place
-        return found
+        return self._lookup.choose(ids, self._places(ids), prefer=prefer, full=full)
 
     def _places(self, ids: Sequence[ChunkId]) -> dict[ChunkId, list[Place]]:
         found: dict[ChunkId, list[Place]] = {}
@@ -193,24 +188,6 @@ class Replay:
         for mine in found.values():
             mine.sort(key=lambda place: (place.pack.descriptor.digest, place.chunk))
         return found
-
-    def _holds(self, place: Place, chunk_id: ChunkId, *, full: bool) -> bool:
-        try:
-            directory = self._directory_of(place.pack)
-        except CasstoreError:
-            return False
-        if place.chunk >= len(directory) or directory.chunk_id(place.chunk) != chunk_id:
-            return False
-        base = directory.base_of(directory.frame_of(place.chunk))
-        return base is None or (not full and self._holds_base(base))
-
-    def _holds_base(self, base: ChunkId) -> bool:
-        if base not in self._bases:
-            for place in self._places([base]).get(base, ()):
-                if self._holds(place, base, full=True):
-                    self._bases[base] = place
-                    break
-        return base in self._bases
 
     def directory(self, pack: StoredPack) -> PackDirectory:
         """The directory of a stored pack."""

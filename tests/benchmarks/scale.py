@@ -25,6 +25,7 @@ from blake3 import blake3
 from casstore import Store, spec
 from casstore.digest import ChunkId, Digest
 from casstore.durable import Durability
+from casstore.health import check_store
 from casstore.manifest import SCRATCH, Manifest, SnapshotFormat, UpperLayer, format_created_at
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.storedir import StoreOptions
@@ -49,7 +50,8 @@ _COLUMNS = {
     "reindex": "reindex",
     "gc_dry": "gc --dry-run",
     "gc": "gc, a fifth is garbage",
-    "gc_locked": "of it, with the store locked",
+    "gc_locked": "of it, longest with the store locked",
+    "check": "check",
 }
 
 
@@ -176,7 +178,15 @@ def _measure(line: Lineage) -> dict[str, float]:
         found["reindex"] = _time(store.reindex)
         assert store._catalog.best_match(newest_chunks) == store.get(newest).digest
         found |= _measure_gc(line, store)
+    found["check"] = _time(lambda: _check(root))
     return found
+
+
+def _check(root: Path) -> None:
+    for blob in (root / "blobs/sha256").iterdir():
+        blob.chmod(0o444)
+    report = check_store(root, options=_OPTIONS)
+    assert report.findings == (), report.findings[:3]
 
 
 def _measure_gc(line: Lineage, store: Store) -> dict[str, float]:
@@ -195,9 +205,10 @@ def _measure_gc(line: Lineage, store: Store) -> dict[str, float]:
 
     directory.exclusive = timed  # type: ignore[method-assign]
     dry = _time(lambda: store.gc(dry_run=True))
+    locked.clear()
     real = _time(store.gc)
     assert len(os.listdir(directory.blobs.path)) == 4 * line.count
-    return {"gc_dry": dry, "gc": real, "gc_locked": locked[-1]}
+    return {"gc_dry": dry, "gc": real, "gc_locked": max(locked)}
 
 
 def _time(work: Callable[[], object]) -> float:

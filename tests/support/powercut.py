@@ -36,13 +36,11 @@ import hashlib
 import json
 import os
 import random
-import signal
 import struct
 import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,7 +52,7 @@ from casstore.durable import Durability
 from casstore.errors import NotFound
 from casstore.retention import Policy
 from casstore.storedir import StoreOptions
-from tests.support import disks
+from tests.support import children, disks
 from tests.support.stores import blobs, capture, content, disk_bytes, leftovers, reachable, write_disk
 
 WORKERS = 4
@@ -381,30 +379,13 @@ def _working(
     os.sync()
     seeds = [rng.random() for _ in range(WORKERS)]
     workers = [
-        _start(_Worker(inner, folder, log, number, durability, random.Random(seed)).run)
+        children.start(_Worker(inner, folder, log, number, durability, random.Random(seed)).run)
         for number, seed in enumerate(seeds)
     ]
     try:
         yield workers
     finally:
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
-        for worker in workers:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(worker, 0)
-
-
-def _start(body: Callable[[], None]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            body()
-        except BaseException:  # noqa: BLE001  (a child must not return)
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return child
+        children.kill(workers)
 
 
 def main() -> None:

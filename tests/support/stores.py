@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from casstore import Snapshot, Store
+from casstore.artifact import Artifact
 from casstore.catalog import Catalog
 from casstore.digest import Digest
 from casstore.durable import Durability
+from casstore.oci import ArtifactManifest
 from casstore.storedir import StoreOptions
 
 PIECE = 64 * 1024
@@ -59,6 +61,11 @@ def content(store: Store, selector: str) -> bytes:
     return b"".join(parts)
 
 
+def manifest_of(root: Path, name: str) -> ArtifactManifest:
+    """What a name in a store stands for."""
+    return ArtifactManifest.parse((root / "refs" / name).read_bytes(), subject=name)
+
+
 def names(store: Store) -> list[str]:
     """The names in a store, sorted."""
     return sorted(handle.name for handle in store.list())
@@ -66,9 +73,12 @@ def names(store: Store) -> list[str]:
 
 def rebuilt(store: Store) -> dict[str, Any]:
     """What a catalog says that was made by walking the refs just now."""
-    catalog = Catalog(None)
+    catalog, directory = Catalog(None), store._directory
     try:
-        catalog.sync(lambda: store._directory.read_refs()[0], store._load)
+        catalog.sync(
+            lambda: directory.read_refs()[0],
+            lambda digest: Artifact.load(directory.blobs, directory.resolve(str(digest)), check=False),
+        )
         return catalog.dump()
     finally:
         catalog.close()

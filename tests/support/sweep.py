@@ -121,8 +121,10 @@ class Breaker:
         return str(os.fspath(place)).startswith(self._root)
 
 
-def run_broken(root: Path, action: str, kind: str, n: int) -> tuple[int, int]:
-    """Run the action in a child; how it ended, and how many calls it made (if it lived)."""
+def run_broken(root: Path, action: Callable[[], object], kind: str, n: int) -> tuple[int, int]:
+    """Run an action on the store in a child whose n-th call is broken; how it ended, and how many calls it made (if it
+    lived).
+    """
     here, there = os.pipe()
     child = os.fork()
     if child:
@@ -134,8 +136,7 @@ def run_broken(root: Path, action: str, kind: str, n: int) -> tuple[int, int]:
     try:
         breaker = Breaker(root, kind, n)
         try:
-            with Store.open(root, options=StoreOptions(wait=5)) as store:
-                act(store, action, root.parent / "disk")
+            action()
             result = DONE
         except CasstoreError:
             result = FAILED
@@ -144,6 +145,11 @@ def run_broken(root: Path, action: str, kind: str, n: int) -> tuple[int, int]:
         traceback.print_exc()
     finally:
         os._exit(result)
+
+
+def _open_and_act(root: Path, action: str) -> None:
+    with Store.open(root, options=StoreOptions(wait=5)) as store:
+        act(store, action, root.parent / "disk")
 
 
 def look(root: Path, action: str, before: dict[str, str], status: int) -> None:
@@ -169,13 +175,14 @@ def main(base: Path, action: str, step: int, kinds: list[str]) -> None:
     before = link_refs(base)
     problems = []
     shutil.copytree(base, root, symlinks=True)
-    status, total = run_broken(root, action, "kill", 0)
+    broken = functools.partial(run_broken, root, functools.partial(_open_and_act, root, action))
+    status, total = broken("kill", 0)
     assert status == DONE, status
     cases = [(kind, n) for start, kind in enumerate(kinds) for n in range(1 + start % step, total + 1, step)]
     for kind, n in cases:
         shutil.rmtree(root)
         shutil.copytree(base, root, symlinks=True)
-        status, _ = run_broken(root, action, kind, n)
+        status, _ = broken(kind, n)
         try:
             look(root, action, before, status)
         except Exception as error:  # noqa: BLE001  (whatever is wrong is reported)

@@ -41,7 +41,7 @@ INTERRUPTIBLE = ("read", "pread64", "preadv", "write", "pwrite64", "ftruncate", 
 
 _LINE = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>.*)\Z")
 _KILLED = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*?)(?: <unfinished \.\.\.>|\) += \?.*)\Z")
-_RANDOM = re.compile(r"[0-9a-f]{64}|(?<=op-)[0-9a-f]{16}|(?<=\.)[0-9a-f]{12}(?=\.tmp)|(?<=@)[0-9]+")
+_RANDOM = re.compile(r"[0-9a-f]{64}|(?<=op-)[0-9a-f]{16}|(?<=\.)[0-9a-f]{12}(?=\.tmp)|(?<=@)[0-9]+|(?<=/#)[0-9]+")
 _PATHS = re.compile(r'"((?:[^"\\]|\\.)*)"|<([^>]*)>')
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import random
@@ -21,13 +20,13 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from casstore import Store
+from tests.support import children
 from tests.support.command import Casstore
 from tests.support.stores import FAST, blobs, content, disk_bytes, leftovers, link_refs, reachable, require_sound
 
@@ -185,7 +184,7 @@ def thrash(folder: Path, *, seconds: float, processes: int, seed: int) -> Tally:
     log = os.open(folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def start(number: int) -> int:
-        return _start(_Worker(folder, number, random.Random(rng.random()), log).run)
+        return children.start(_Worker(folder, number, random.Random(rng.random()), log).run)
 
     _warm_up(Casstore(folder))
     end = time.monotonic() + seconds
@@ -201,9 +200,7 @@ def thrash(folder: Path, *, seconds: float, processes: int, seed: int) -> Tally:
                 tally.wrong.append(f"a process ended by itself with {os.WEXITSTATUS(status)}, see stderr")
             running[number] = start(number)
     finally:
-        for process in running.values():
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
+        children.kill(running.values())
     tally.read(folder / "log")
     try:
         _look(Casstore(folder), root)
@@ -228,21 +225,6 @@ def _warm_up(casstore: Casstore) -> None:
     casstore("pull", reference, "--name", NAMES[1])
     casstore("restore", NAMES[1], disk, "--force")
     assert is_right(disk.read_bytes())
-
-
-def _start(body: Callable[[], None]) -> int:
-    parent = os.getpid()
-    child = os.fork()
-    if child == 0:
-        try:
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody is left behind
-            if os.getppid() == parent:
-                body()
-        except BaseException:  # noqa: BLE001  (a child must not return)
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return child
 
 
 def _look(casstore: Casstore, root: Path) -> None:
