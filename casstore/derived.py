@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Self
 
 from casstore.catalog import Catalog
 from casstore.digest import Digest
-from casstore.errors import CasstoreError, CorruptContent, StorageError, StoreLocked
-from casstore.names import SnapshotName
+from casstore.errors import CasstoreError, CorruptContent, StorageError, StoreLocked, UsageError
+from casstore.names import SnapshotName, parse_name
 from casstore.refs import BrokenRef
 from casstore.stamps import stamp
 from casstore.storedir import Reading, StoreDirectory
@@ -120,7 +120,7 @@ class Derived:
             return {}  # it is this process's, and nobody has told it of what others removed
         seen, refs = self.catalog.refs(), self._directory.refs
         there = refs.names() | refs.gone_for_good
-        gone = {str(name): digest for name, digest in seen.items() if name not in there}
+        gone = {str(name): digest for name, digest in seen.items() if name not in there and _is_sound(name, digest)}
         if not gone:
             return {}
         removed = {(ref.name, ref.digest) for ref in self._directory.trash.read()}
@@ -179,6 +179,14 @@ class Derived:
             if now is not None:
                 facts[_INDEX_STAMP] = f"{now} {facts.get(_INDEX, known)}"
             self.catalog.remember(facts)
+
+
+def _is_sound(name: str, digest: Digest) -> bool:
+    """Whether a catalog that may be damaged says a name and a digest."""
+    try:
+        return parse_name(name) == name and Digest.parse(str(digest)) == digest
+    except UsageError:
+        return False
 
 
 def _fingerprint(reading: Reading) -> str:

@@ -268,7 +268,8 @@ def _last_removal(directory: StoreDirectory, selector: str | None) -> list[Remov
             raise UsageError(f"undo {selector}: expected one snapshot, got {len(different)}: {', '.join(different)}")
         found = [ref for ref in found if ref.stamp == found[0].stamp]
     else:
-        found = [ref for ref in there if ref.name == wanted][:1]
+        found = [ref for ref in there if ref.name == wanted]
+        found = ([ref for ref in found if ref.has_vanished] or found)[:1]  # nobody has chosen to remove that
     if not found:
         what = "digest" if isinstance(wanted, DigestPrefix) else "name"
         raise NotFound(

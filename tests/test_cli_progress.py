@@ -435,6 +435,9 @@ def test_what_is_no_size(text: str) -> None:
         ("1D", 86400),
         ("30m1h", 5400),
         ("2w", 1209600),
+        ("90min", 5400),
+        ("6mo", 6 * 30 * 86400),
+        ("1Y", 365 * 86400),
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
@@ -442,7 +445,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "h", "0", "0s", "-1", "1h30", "30 1h", "1h1h", "1 h", "99999d", "1y", "nan", "1h\n", "\u0663s"]
+    "text", ["", "h", "0", "0s", "-1", "1h30", "30 1h", "1h1h", "1 h", "99999d", "11y", "nan", "1h\n", "\u0663s"]
 )
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):

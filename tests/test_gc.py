@@ -140,16 +140,23 @@ def test_a_damaged_manifest_stops_gc_for_what_it_needs_cannot_be_known(store: St
     assert blobs(root) == set()
 
 
-def test_a_dangling_ref_does_not_stop_gc(store: Store, tmp_path: Path) -> None:
-    """Row 22: nothing is kept for it, and nothing else goes."""
+def test_a_dangling_ref_stops_gc_until_it_is_removed(store: Store, tmp_path: Path) -> None:
+    """Row 22: what it needs cannot be known. A strange file in refs/ stops nobody."""
     root = root_of(store)
     made = capture(store, tmp_path, "bad", 1, 2)
     capture(store, tmp_path, "good", 2, 3)
     blob_path(root, made.digest).unlink()
+    (root / "refs/no snapshot's name").touch()
+    before = blobs(root)
+    for dry_run in (True, False):
+        with pytest.raises(CorruptContent, match=r"snapshot bad: .* is not in the store; gc cannot know what it needs"):
+            store.gc(dry_run=dry_run)
+    assert blobs(root) == before
+    store.remove("bad")
     report = store.gc()
     assert {digest.hex for digest in report.removed} == hexes(made) - {made.digest.hex} - reachable(root)
-    assert [problem.name for problem in store.problems()] == ["bad"]
-    require_sound(root, broken=["bad"], contents={"good": disk_bytes(2, 3)})
+    (root / "refs/no snapshot's name").unlink()
+    require_sound(root, contents={"good": disk_bytes(2, 3)})
 
 
 def test_a_snapshot_with_a_missing_pack_keeps_the_rest(store: Store, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         assert force or not taken
         digest = str(made.digest)
-        self.broken.pop(name, None)
+        self.taken_over(name, digest)
         self.model[name], self.disks[digest], self.ids[digest] = digest, pieces, str(made.id)
         self.parents[digest] = None if parent is None else made.parent
         assert (made.parent is None) == (parent is None)
@@ -115,8 +115,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert not force
         else:
             assert free or force
+            self.taken_over(name, digest)
             self.model[name] = digest
-            self.broken.pop(name, None)
 
     @rule(name=NAMES, force=st.booleans())
     def remove(self, name: str, force: bool) -> None:
@@ -169,6 +169,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.removals += 1
         self.trash = [*((self.removals, name, names[name]) for name in sorted(names)), *self.trash]
 
+    def taken_over(self, name: str, digest: str) -> None:
+        """What the name stood for until now goes to the trash."""
+        link = self.broken.pop(name, None)
+        old = self.model.get(name) if link is None else digest_in(link) if link == NOWHERE else None
+        if old not in {None, digest}:
+            self.thrown_away({name: old})
+
     def offered(self) -> list[tuple[int, str, str]]:
         """What undo can be asked for."""
         stand = {**self.model, **{name: digest_in(link) for name, link in self.broken.items()}}
@@ -177,7 +184,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(name=st.none() | NAMES)
     def undo(self, name: str | None) -> None:
         offered = [each for each in self.offered() if name in {None, each[1]}]
-        wanted = [each for each in offered if name is None and each[0] == offered[0][0]] or offered[:1]
+        there = [each for each in offered if each[2] in self.disks] or offered  # what has no manifest is passed over
+        wanted = [each for each in offered if name is None and each[0] == there[0][0]] or offered[:1]
         taken = {each for _, each, digest in wanted if each in self.broken or self.model.get(each, digest) != digest}
         lost = any(digest not in self.disks for _, _, digest in wanted)
         try:
@@ -198,6 +206,11 @@ class StoreMachine(RuleBasedStateMachine):
     def gc(self, keep: bool) -> None:
         before = blobs(self.root)
         keep_trash = 3600.0 if keep else None
+        if self.broken:
+            with pytest.raises(CorruptContent, match="gc cannot know what it needs"):
+                self.store.gc(keep_trash=keep_trash)
+            assert blobs(self.root) == before
+            return
         kept = reachable(self.root, trash=keep)
         foretold = self.store.gc(dry_run=True, keep_trash=keep_trash)
         assert blobs(self.root) == before
@@ -275,6 +288,24 @@ class StoreMachine(RuleBasedStateMachine):
         self.broken[name] = link
 
     @precondition(lambda self: self.model)
+    @rule(data=st.data(), let_go=st.booleans())
+    def lose_ref(self, data: st.DataObject, let_go: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model)))
+        self.store.list()  # else nobody may know of it
+        if any(each[1:] == (name, self.model[name]) for each in self.trash):
+            return  # then it looks as if it had been removed
+        (self.root / "refs" / name).unlink()
+        assert name not in names(self.store)
+        assert f"snapshot {name}: its name is gone" in self.store.warnings[-1]
+        with pytest.raises(CorruptContent, match="gc"):  # of this, or of a broken one
+            self.store.gc()
+        if let_go:
+            self.store.remove(name)
+            self.thrown_away({name: self.model.pop(name)})
+        else:
+            self.store.undo(name)
+
+    @precondition(lambda self: self.model)
     @rule(data=st.data(), name=NAMES)
     def link_ref_by_hand(self, data: st.DataObject, name: str) -> None:
         digest = self.model[data.draw(st.sampled_from(sorted(self.model)))]
@@ -327,7 +358,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def all_restore_and_the_index_is_right_after_opening(self) -> None:
         self.reopen()
-        assert index_refs(self.root) == self.model
+        said = index_refs(self.root)  # of broken ones it still says what they stood for
+        assert {name: said[name] for name in said if name not in self.broken} == self.model
         for name, digest in self.model.items():
             self.store.verify(name, workers=1)
             assert content(self.store, name) == disk_bytes(*self.disks[digest])

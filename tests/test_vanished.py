@@ -105,7 +105,7 @@ def test_a_name_that_is_made_again_does_not_hide_it(root: Path, tmp_path: Path) 
         assert [ref.has_vanished for ref in store.removed()] == [False, True]
         store.undo("base", rename="new")
         store.undo("base")
-        assert str(store.get("new").digest) == old
+        assert str(store.get("base").digest) == old
 
 
 def test_what_casstore_removed_is_never_taken_for_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ def _add_stray(root: Path, disk: Path) -> None:
         disk.write_bytes(plain(NEW))
         made = Snapshot.builder(disk).name("stray").create(store)
     (root / "refs" / "stray").unlink()
+    (root / "catalog.sqlite").unlink()  # which knows that it was a name
     Store.open(root, options=FAST).close()
     index = json.loads((root / "index.json").read_bytes())
     entry = {"mediaType": spec.MEDIA_MANIFEST, "digest": str(made.digest), "size": made.root.size}
