@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -77,14 +77,15 @@ class AdoptReport:
     dry_run: bool
     adopted: tuple[Adopted, ...]
     left: tuple[NotAdopted, ...]
-    dropped: bool
-    """Whether what was not adopted was taken out of index.json."""
+    drop: bool
+    """Whether what was not adopted was to be taken out of index.json."""
 
 
 def adopt(store: StoreDirectory, catalog: Catalog, *, drop: bool = False, dry_run: bool = False) -> AdoptReport:
     """Give a ref to every snapshot that another tool added to index.json, and with `drop` take the other entries out.
 
-    An entry's name is its `org.opencontainers.image.ref.name`; one without gets `adopted-<12 hex>`.
+    An entry's name is its `org.opencontainers.image.ref.name`. One without, or whose name a snapshot here has, gets
+    `adopted-<12 hex>`; none where what it names has a ref already.
 
     A dry run takes no lock and changes nothing, so a store that may only be read will do.
 
@@ -98,9 +99,10 @@ def adopt(store: StoreDirectory, catalog: Catalog, *, drop: bool = False, dry_ru
     adopted: list[Adopted] = []
     left: list[NotAdopted] = []
     done: list[dict[str, Any]] = []
+    taken = store.read().named
     for entry in store.foreign_entries():
         try:
-            adopted.append(_adopt(store, catalog, entry, dry_run=dry_run))
+            adopted.append(_adopt(store, catalog, entry, taken, dry_run=dry_run))
             done.append(entry)
         except (AlreadyExists, CorruptContent, NotFound, InvalidName, InvalidDigest) as error:
             damaged = isinstance(error, (CorruptContent, NotFound)) and not isinstance(error, _OF_OTHERS)
@@ -109,11 +111,13 @@ def adopt(store: StoreDirectory, catalog: Catalog, *, drop: bool = False, dry_ru
                 done.append(entry)
     if done and not dry_run:
         store.drop_foreign(done)
-    return AdoptReport(dry_run=dry_run, adopted=tuple(adopted), left=tuple(left), dropped=drop)
+    return AdoptReport(dry_run=dry_run, adopted=tuple(adopted), left=tuple(left), drop=drop)
 
 
-def _adopt(store: StoreDirectory, catalog: Catalog, entry: Mapping[str, Any], *, dry_run: bool) -> Adopted:
-    """Verify what an entry names, and give it a ref.
+def _adopt(
+    store: StoreDirectory, catalog: Catalog, entry: Mapping[str, Any], taken: Collection[str], *, dry_run: bool
+) -> Adopted:
+    """Verify what an entry names, and give it a ref; no name counts as its own that is `taken`.
 
     Raises:
         AlreadyExists: the name stands for something else.
@@ -121,7 +125,8 @@ def _adopt(store: StoreDirectory, catalog: Catalog, entry: Mapping[str, Any], *,
         InvalidName, InvalidDigest: the entry's are not ours.
     """
     root = store.resolve(str(Digest.parse(entry["digest"])))
-    name = _name_for(store, root.digest, ref_name(entry))
+    told = ref_name(entry)
+    name = _name_for(store, root.digest, None if told in taken else told)
     store.refs.require_free(name, unless=root.digest)
     _require_snapshot(store, root)
     known = bool(catalog.entries([root.digest]))

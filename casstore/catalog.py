@@ -39,7 +39,13 @@ T = TypeVar("T")
 
 _CACHE = 32 << 10  # KiB
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_DAMAGED = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,  # a header that asks for a later SQLite; a table that is not there
+    sqlite3.SQLITE_CONSTRAINT,  # rows that cannot be beside each other
+    sqlite3.SQLITE_MISMATCH,
+}
 _FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the latter for text, or an error's text, that damage made no UTF-8
 
 
@@ -201,7 +207,7 @@ class Catalog:
 
     def recall(self) -> dict[str, str]:
         """What was remembered; under tables.REFS the fingerprint of the refs that it saw last."""
-        return dict(self._all("SELECT what, value FROM seen"))
+        return dict(self._all("SELECT what, value FROM seen WHERE typeof(value) = 'text'"))
 
     def remember(self, facts: Mapping[str, str]) -> None:
         """Remember facts about the store's files, by name. They are no part of the walk, and lost with the catalog."""
@@ -235,27 +241,30 @@ class Catalog:
         count: int = self._all("SELECT COUNT(*) FROM artifacts")[0][0]
         return count
 
-    def children(self, parent: Digest, *, most: int) -> list[str]:
-        """A name of each of some snapshots that name the snapshot of this id as their parent, newest first."""
+    def children(self, parent: Entry, *, most: int) -> list[str]:
+        """A name of each of some snapshots that name this one as their parent, newest first."""
         rows = self._all(
-            "SELECT MIN(name) FROM refs JOIN artifacts ON artifact = key WHERE parent = ?"
+            "SELECT MIN(name) FROM refs JOIN artifacts ON artifact = key WHERE parent IN (?, ?)"
             " GROUP BY key ORDER BY created_at DESC, digest LIMIT ?",
-            (str(parent), most),
+            (*parent.called, most),
         )
         return [row[0] for row in rows]
 
     def lineage(self, digest: Digest) -> list[Entry]:
-        """An artifact's ancestors in the store, nearest first; of several with one id the newest counts."""
+        """An artifact's ancestors in the store, nearest first; of several that are called alike the newest counts.
+
+        Names that are not made of the content may lead in a circle: the line ends before it closes.
+        """
         query = """
             WITH RECURSIVE line (depth, key) AS (
-                SELECT 0, key FROM artifacts WHERE digest = ?
+                SELECT 0, key FROM artifacts WHERE digest = ?1
                 UNION ALL
                 SELECT depth + 1, (
                     SELECT up.key FROM artifacts AS up
-                    WHERE up.id = substr(mine.parent, 8) AND mine.parent GLOB 'sha256:*'
+                    WHERE up.known_as = mine.parent OR (up.id = substr(mine.parent, 8) AND mine.parent GLOB 'sha256:*')
                     ORDER BY up.created_at DESC, up.digest LIMIT 1
-                ) AS above FROM line JOIN artifacts AS mine USING (key) WHERE above NOTNULL
-            ) SELECT digest FROM line JOIN artifacts USING (key) WHERE depth > 0 ORDER BY depth LIMIT ?
+                ) AS above FROM line JOIN artifacts AS mine USING (key) WHERE above NOTNULL AND depth < ?2
+            ) SELECT DISTINCT digest FROM line JOIN artifacts USING (key) WHERE digest <> ?1 ORDER BY depth
         """
         line = [Digest(row[0]) for row in self._all(query, (digest.hex, self.count()))]
         found = {entry.digest: entry for entry in self.entries(line)}

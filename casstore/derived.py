@@ -33,6 +33,7 @@ _REFS_STAMP = "refs stamp"  # stamp of refs/ and blobs/, fingerprint of the refs
 _INDEX = "index"  # sha256 of an index.json, fingerprint of the refs that it says, how many entries are not ours
 _NAMED = "named"  # fingerprint of all refs, those of referrers included
 _INDEX_STAMP = "index stamp"  # stamp of index.json, then as above
+_OUTLIVED = "outlived"  # files of the trash whose names were there again, or still, after they lay in it
 
 
 class Derived:
@@ -80,15 +81,16 @@ class Derived:
         if not self._directory.is_changing:  # else what is derived follows soon, and looks then
             self._note_vanished(self._directory.holding_refs())
         reading, looked = Reading({}, {}, []), None
+        removed: Mapping[str, str] = {}
 
         def read() -> Mapping[SnapshotName, Digest]:
-            nonlocal reading, looked
-            looked = self._directory.refs_stamp()  # before they are read
+            nonlocal reading, looked, removed
+            looked, removed = self._directory.refs_stamp(), self._removed()  # before they are read
             reading = self._directory.read()
             return reading.refs
 
         def facts() -> Mapping[str, str]:
-            known = {_NAMED: _named(reading)}
+            known = {_NAMED: _named(reading), _OUTLIVED: _outlived(reading, removed)}
             if looked is None or reading.broken:
                 return known  # what is wrong with a ref is told each time
             return {**known, _REFS_STAMP: f"{looked} {_fingerprint(reading)}"}
@@ -111,10 +113,10 @@ class Derived:
                         self._directory.trash.note_vanished(gone)
 
     def _vanished(self) -> dict[str, Digest]:
-        """The names that the catalog saw last, and that are neither there nor in the trash.
+        """The names that the catalog saw last, that are not there, and of which the trash has no later removal.
 
-        The catalog is not synced: after a power cut it may be from before a name moved on and was removed. So where the
-        trash has the name, but of something else, index.json must say the same.
+        The catalog is not synced: after a power cut it may be from before a name moved on and was removed. So what it
+        says the name stood for does not count, but which removals it had outlived by then.
         """
         if self.catalog.in_memory:
             return {}  # it is this process's, and nobody has told it of what others removed
@@ -123,14 +125,15 @@ class Derived:
         gone = {str(name): digest for name, digest in seen.items() if name not in there and _is_sound(name, digest)}
         if not gone:
             return {}
-        removed = {(ref.name, ref.digest) for ref in self._directory.trash.read()}
-        known = {name for name, _ in removed}
-        said = self._directory.index.names() or {} if known & gone.keys() else {}
-        return {
-            name: digest
-            for name, digest in gone.items()
-            if not {(name, digest), (name, None)} & removed and (name not in known or said.get(name) == digest)
-        }
+        past = outlived(self.catalog.recall())
+        removed = {name for file, name in self._directory.trash.files().items() if file not in past}
+        return {name: digest for name, digest in gone.items() if name not in removed}
+
+    def _removed(self) -> Mapping[str, str]:
+        """The files of the trash; none where it cannot be read."""
+        with contextlib.suppress(StorageError, CorruptContent):
+            return self._directory.trash.files()
+        return {}
 
     def foreign(self) -> Sequence[str]:
         """Digests in index.json that another tool added.
@@ -146,11 +149,11 @@ class Derived:
     def _follow(self) -> bool:
         """After a change of the refs, with refs.lock held; False where the catalog has no file that says the same."""
         self._note_vanished(contextlib.nullcontext())
-        seen, reading = self.catalog.recall(), self._directory.read()
-        facts = {_NAMED: _named(reading)}
+        seen, removed, reading = self.catalog.recall(), self._removed(), self._directory.read()
+        facts = {_NAMED: _named(reading), _OUTLIVED: _outlived(reading, removed)}
         try:
             index = self._directory.derive_index(reading, known=_without_others(seen))
-            facts = _facts(reading, index)
+            facts |= _facts(reading, index)
         finally:  # on a full disk, too
             self.failed = self.catalog.sync(lambda: reading.refs, self._load, facts=lambda: facts)
             self.broken = reading.broken
@@ -202,6 +205,16 @@ def _facts(reading: Reading, index: IndexFile) -> dict[str, str]:
     """That this index.json says what these refs say."""
     named = _named(reading)
     return {_INDEX: f"{index.digest} {named} {len(index.others)}", _NAMED: named}
+
+
+def _outlived(reading: Reading, removed: Mapping[str, str]) -> str:
+    """What is remembered of the files that the trash had when these refs were read, or before."""
+    return " ".join(file for file, name in removed.items() if name in reading.refs)
+
+
+def outlived(seen: Mapping[str, str]) -> set[str]:
+    """The files of the trash that are no news to a catalog: it saw their names stand after they lay there."""
+    return set(seen.get(_OUTLIVED, "").split())
 
 
 def _without_others(seen: Mapping[str, str]) -> IndexFile | None:

@@ -28,7 +28,7 @@ from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.digest import Digest
 from casstore.errors import CorruptContent, InvalidDigest, InvalidName, NotFound, storage_errors
 from casstore.names import ReferrerName, parse_name, referrer_subject
-from casstore.oci import Descriptor
+from casstore.oci import Descriptor, manifest_of
 from casstore.operation import all_leases, live_leases
 from casstore.refs import BrokenRef
 from casstore.storedir import StoreDirectory
@@ -42,12 +42,6 @@ _REFERRER, _TRASH = "referrer ", "removed snapshot "
 _HEAD = 256  # bytes to look for the "{" of a manifest in
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark, too
 _DIGEST = re.compile(rb"sha256:([0-9a-f]{64})(?![0-9a-f])")
-_MANIFESTS = {
-    spec.MEDIA_MANIFEST,
-    spec.MEDIA_INDEX,
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +234,7 @@ class _Marker:
             if size is None:
                 self._missing.append((root, named))
                 return []
-            blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=named.digest, size=size)
+            blob = manifest_of(named.digest, size)
             children = self._read(blob) if self._is_manifest(blob, named.kind) else []
         except NotFound:
             self._missing.append((root, named))
@@ -296,8 +290,8 @@ def _named(descriptors: Iterable[object], *, manifest: _Kind) -> list[_Blob]:
         if isinstance(descriptor, dict):
             with contextlib.suppress(InvalidDigest):
                 digest = Digest.parse(descriptor.get("digest"))
-                kind = descriptor.get("mediaType")
-                found.append(_Blob(digest, manifest if isinstance(kind, str) and kind in _MANIFESTS else _Kind.LOOK))
+                is_manifest = descriptor.get("mediaType") in spec.MEDIA_MANIFESTS
+                found.append(_Blob(digest, manifest if is_manifest else _Kind.LOOK))
     return found
 
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from casstore import marker
-from casstore.checking.census import Census, manifest_of, removed_names
+from casstore.checking.census import Census, removed_names
 from casstore.checking.check import CheckReport, check
 from casstore.checking.findings import Finding, Kind, Severity
 from casstore.checking.repair import MENDABLE, Opener, Origin, has_none, mend
@@ -23,6 +23,7 @@ from casstore.digest import Digest
 from casstore.disk import DiskSource
 from casstore.errors import CasstoreError, InvalidDigest, InvalidReference
 from casstore.gc import collect
+from casstore.oci import manifest_of
 from casstore.places import open_source
 from casstore.progress import Meter, Progress, silent
 from casstore.rebuilding.rebuild import Rebuilder

@@ -6,11 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 
-from casstore import marker, spec
+from casstore import marker
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, CorruptContent, StorageError
 from casstore.layout import LayoutTarget, check_marker
-from casstore.oci import Descriptor
+from casstore.oci import Descriptor, manifest_of
 from casstore.snapshot import Snapshot
 from casstore.storedir import StoreDirectory, StoreOptions
 
@@ -60,7 +60,7 @@ def _snapshots_in(place: str, tell: Report) -> Iterator[Snapshot]:
                 tell(os.path.join(paths, problem.name), CorruptContent(problem.problem))
             for name, digest in refs.items():
                 size = blobs.size(digest) or 0
-                named[name] = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+                named[name] = manifest_of(digest, size)
         elif check_marker(place):
             marker.require_readable(place)
             layout = LayoutTarget(place)

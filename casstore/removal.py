@@ -121,7 +121,7 @@ def _choose(directory: StoreDirectory, derived: Derived, selector: str, *, force
     catalog, entry = derived.catalog, entry_of(derived.catalog, digest)
     twins = [other for other in catalog.find(entry.id.hex) if other != digest]
     if entry.children and not remaining and not twins and not force:
-        shown = ", ".join(catalog.children(entry.id, most=5))
+        shown = ", ".join(catalog.children(entry, most=5))
         shown += f" and {entry.children - 5} more" if entry.children > 5 else ""
         raise HasChildren(
             f"snapshot {selector}: {shown} in the store name it as their parent; remove them first, or force with -f"

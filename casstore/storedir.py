@@ -43,7 +43,7 @@ from casstore.errors import (
 )
 from casstore.locks import StoreLocks
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name
-from casstore.oci import AnyManifest, Descriptor
+from casstore.oci import AnyManifest, Descriptor, manifest_of
 from casstore.operation import Operation, operation_paths
 from casstore.refs import BrokenRef, Refs
 from casstore.stamps import stamp
@@ -389,8 +389,7 @@ class StoreDirectory:
         for digest in self.refs.read_referrers(subject.digest).values():
             size = self.blobs.size(digest)
             if size is not None:
-                blob = Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
-                raw = fetch_all(self.blobs, blob, limit=spec.MAX_MANIFEST)
+                raw = fetch_all(self.blobs, manifest_of(digest, size), limit=spec.MAX_MANIFEST)
                 manifest = AnyManifest.parse(raw, spec.MEDIA_MANIFEST, subject=f"referrer {digest}")
                 found.append(manifest.descriptor)
         return found
@@ -404,7 +403,7 @@ class StoreDirectory:
         size = None if digest is None else self.blobs.size(digest)
         if digest is None or size is None:
             raise NotFound(f"snapshot {reference}: it is not in store {self.path!r}")
-        return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
+        return manifest_of(digest, size)
 
     def foreign_entries(self) -> list[dict[str, Any]]:
         """The entries of index.json that another tool added; none when there is no index.json, or no index in it.
@@ -431,7 +430,7 @@ def no_store(path: str) -> NotFound:
     """The error for a path where there is no store."""
     return NotFound(
         f"store {path!r}: there is no store; is the path right? casstore init makes an empty one there, and so do"
-        " create and pull"
+        " create, import and pull"
     )
 
 

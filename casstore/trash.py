@@ -57,6 +57,11 @@ class RemovedRef:
     """What it stands for; None where that is no snapshot: a broken ref, or that of a referrer."""
 
     @property
+    def file(self) -> str:
+        """Its file's name in the trash."""
+        return _file(self.name, self.stamp)
+
+    @property
     def has_vanished(self) -> bool:
         """Whether nobody removed it with casstore: it was gone."""
         return self.stamp == _VANISHED
@@ -113,6 +118,11 @@ class Trash:
             found = [self._look(name, stamp) for name, stamp in self._removed() if stamp == _VANISHED]
         return sorted((ref for ref in found if ref.digest is not None), key=lambda ref: ref.name)
 
+    def files(self) -> dict[str, str]:
+        """The file of each removed ref, and the ref's name. No file's name is ever used again; raises as `read`."""
+        with storage_errors("reading the trash"):
+            return {_file(name, stamp): name for name, stamp in self._removed()}
+
     def _removed(self) -> list[tuple[str, int]]:
         if not is_plain_directory(self.path):
             return []
@@ -125,7 +135,7 @@ class Trash:
             return RemovedRef(name, stamp, None)
 
     def _place(self, name: str, stamp: int) -> str:
-        return os.path.join(self.path, f"{name}@{stamp}")
+        return os.path.join(self.path, _file(name, stamp))
 
     def next_stamp(self) -> int:
         """A stamp for what is removed now. Call with refs.lock held."""
@@ -192,7 +202,7 @@ class Trash:
 
     def drop(self, refs: Iterable[RemovedRef]) -> None:
         """Remove refs from the trash, whatever lies there in their place."""
-        self._unlink(lambda _: [f"{ref.name}@{ref.stamp}" for ref in refs])
+        self._unlink(lambda _: [ref.file for ref in refs])
 
     def set_aside(self, paths: Iterable[str]) -> None:
         """Move garbage here, under its own name. Where a full disk has no room for that, it is removed at once."""
@@ -223,6 +233,10 @@ class Trash:
                             os.unlink(name, dir_fd=fd)
             finally:
                 os.close(fd)
+
+
+def _file(name: str, stamp: int) -> str:
+    return f"{name}@{stamp}"
 
 
 @contextlib.contextmanager

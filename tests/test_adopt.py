@@ -89,7 +89,7 @@ def test_26_what_skopeo_copied_in_is_adopted(store: Store, other: Store, tmp_pat
     store.gc()
     assert blobs(root_of(store)) == reachable(root_of(store))
     require_sound(root_of(store))
-    assert store.adopt() == AdoptReport(dry_run=False, adopted=(), left=(), dropped=False)
+    assert store.adopt() == AdoptReport(dry_run=False, adopted=(), left=(), drop=False)
 
 
 @pytest.mark.needs("skopeo")
@@ -213,6 +213,24 @@ def test_an_entry_without_a_name_of_a_snapshot_that_is_here_is_tidied_up(store: 
     assert [each.name for each in store.adopt().adopted] == ["one"]
     assert (names(store), store.foreign()) == (["one"], [])
     assert len(index_entries(root_of(store))) == 1
+
+
+def test_a_name_that_a_snapshot_has_is_none(store: Store, other: Store, tmp_path: Path) -> None:
+    """A dry run says what is done then; what is here already is not adopted under one more name."""
+    for name in ("one", "two"):
+        capture(store, tmp_path, name, len(name), ord(name[0]))
+    capture(other, tmp_path, "theirs", 3)
+    digest = bring(store, other, "theirs")
+    add_entry(root_of(store), digest, "one")
+    add_entry(root_of(store), store.get("two").digest, "one")
+    before = link_refs(root_of(store))
+    planned, report = store.adopt(drop=True, dry_run=True), store.adopt(drop=True)
+    name = f"adopted-{digest.hex[:12]}"
+    assert planned.adopted == report.adopted
+    assert [each.name for each in report.adopted] == [name, "two"]
+    assert (planned.left, report.left) == ((), ())
+    assert link_refs(root_of(store)) == {**before, name: str(digest)}
+    assert store.foreign() == []
 
 
 def test_a_signature_s_name_is_not_a_snapshot_s(store: Store, other: Store, tmp_path: Path) -> None:

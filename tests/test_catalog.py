@@ -422,7 +422,7 @@ def test_a_catalog_deleted_while_it_is_open_is_made_anew(store: Store, tmp_path:
     assert catalog_file(store).exists()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "first page", "schema", "later pages", "zeros"])
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "first page", "format", "schema", "later pages", "zeros"])
 @pytest.mark.parametrize("while_open", [False, True])
 def test_a_damaged_catalog_is_made_anew(tmp_path: Path, damage: str, while_open: bool) -> None:
     root = tmp_path / "store"
@@ -442,6 +442,8 @@ def test_a_damaged_catalog_is_made_anew(tmp_path: Path, damage: str, while_open:
             del data[len(data) // 2 :]
         case "first page":
             data[100:4096] = b"\xff" * 3996
+        case "format":
+            data[44:48] = b"\xa5" * 4  # of a later SQLite
         case "schema":
             data[2900:4096] = b"\xa5" * 1196  # SQLite quotes it in its error, which is no UTF-8 then
         case "later pages":
@@ -457,6 +459,8 @@ def test_a_damaged_catalog_is_made_anew(tmp_path: Path, damage: str, while_open:
         assert names(store) == [f"n{n}" for n in range(1, 6)]
         require_working(store, tmp_path)
         assert store.reindex() == 5
+    with Store.open(root, options=FAST) as again:
+        assert not again._catalog.in_memory
 
 
 @pytest.mark.parametrize(

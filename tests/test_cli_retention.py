@@ -32,7 +32,7 @@ def kept(casstore: Casstore) -> list[str]:
 def test_prune_shows_each_snapshot_and_why(five: Casstore) -> None:
     dry = five("prune", "--keep-last", 2, "--keep-label", "n=0", "--dry-run")
     head, *lines = dry.lines
-    assert head.split() == ["NAME", "CREATED", "WHY"]
+    assert head.split() == ["NAME", "CREATED", "(UTC)", "WHY"]
     assert [re.sub(r"  +[-\d]+ [:\d]+  +", " ", line).split(None, 1) for line in lines] == [
         ["keep", "s4 last; label n=0"],
         ["keep", "s3 last"],
@@ -76,7 +76,7 @@ def test_prune_in_groups(five: Casstore) -> None:
     assert (document["dry_run"], document["group_by"]) == (True, "label:n")
     assert document["removed"] == ["s2", "alias", "s0", "s1"]
     head = five("prune", "--keep-last", 9, "--group-by", "label:n").lines[0]
-    assert head.split() == ["NAME", "CREATED", "GROUP", "WHY"]
+    assert head.split() == ["NAME", "CREATED", "(UTC)", "GROUP", "WHY"]
     assert five.json("prune", "--keep-last", 1, "--label", "n=1")["removed"] == ["s1"]
     assert five.json("prune", "--keep-within", "2w")["removed"] == []
 

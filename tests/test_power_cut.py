@@ -18,11 +18,14 @@ import pytest
 
 from casstore import Store
 from casstore.durable import Durability
+from casstore.manifest import Dialect
+from casstore.microsandbox.directory import read_directory
 from casstore.retention import Policy
 from casstore.storedir import StoreOptions
 from tests.conftest import TALLY
 from tests.support import disks
 from tests.support.powercut import allowed, lose_power
+from tests.support.seed import make_artifact
 from tests.support.stores import FAST, capture, disk_bytes, link_refs, require_sound
 
 REPOSITORY = Path(__file__).parents[1]
@@ -64,8 +67,12 @@ def test_14_nothing_that_was_reported_is_lost_in_a_power_cut(tmp_path: Path, rec
 @pytest.mark.needs("xfs", "unshare")
 def test_14_without_syncs_a_power_cut_is_noticed(tmp_path: Path, record_property: Record) -> None:
     """The harness can see: what it must never find is there at once when nothing is synced. That makes row 16, too."""
-    count = cut(tmp_path / "cut", record_property, 20, "--durability", "none")
-    assert {"bad blob", "broken ref", "lost ref"} <= count.keys() - RIGHT
+    missing = {"bad blob", "broken ref", "lost ref"}
+    for seed in range(5):  # on a busy machine few of the moments are such that a file is there without its bytes
+        missing -= cut(tmp_path / f"{seed}", record_property, 20, "--durability", "none", "--seed", str(seed)).keys()
+        if not missing:
+            break
+    assert not missing
 
 
 @pytest.mark.long
@@ -162,8 +169,14 @@ def test_14_each_verb_is_durable_when_it_returns(tmp_path: Path, kind: disks.Fil
     after(lambda store, _: store.undo("one"), one=(3, 4))
     after(lambda store, _: store.prune(Policy(last=2), now=datetime.now(UTC)), pulled=None)
     after(lambda store, _: store.gc())
+    artifact, _ = make_artifact(tmp_path, "artifact", disk_bytes(5, 6), integrity=True)
+    after(lambda store, _: store.import_directory(artifact, name="taken"), taken=(5, 6))
     done.append("restored")
     after(lambda store, root: store.restore("hits", root / "out.disk"))
+    after(lambda store, root: store.restore("taken", root / "artifact", dialect=Dialect.V07))
+    with disks.loop_mounted(image) as root:
+        found = read_directory(f"{root}/artifact")
+        assert (root / "artifact" / "layers" / found.manifest.upper.file).read_bytes() == disk_bytes(5, 6)
 
 
 # --- the harness's own words ------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class StoreMachine(RuleBasedStateMachine):
     """`model` maps each name to its snapshot's digest; `disks` and `parents` are what was captured under a digest.
 
     `broken` maps the names of broken refs to their links. `trash` has (number of the removal, name, digest), the last
-    first.
+    first. `is_spoiled` is whether the catalog's file may be gone or damaged.
     """
 
     def __init__(self) -> None:
@@ -71,6 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.disks: dict[str, tuple[int, ...]] = {}
         self.parents: dict[str, str | None] = {}
         self.ids: dict[str, str] = {}
+        self.is_spoiled = False
 
     def teardown(self) -> None:
         self.store.close()
@@ -192,8 +193,9 @@ class StoreMachine(RuleBasedStateMachine):
             back = self.store.undo(name)
         except AlreadyExists:
             assert taken
+            assert not lost
         except NotFound:
-            assert not wanted or (lost and not taken)
+            assert not wanted or lost
         else:
             assert wanted
             assert not taken
@@ -226,6 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def reindex(self) -> None:
+        self.is_spoiled = False
         assert self.store.reindex() == len(set(self.model.values()))
 
     @rule()
@@ -249,11 +252,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_catalog(self) -> None:
+        self.is_spoiled = True
         (self.root / "catalog.sqlite").unlink(missing_ok=True)
 
     @rule(at=st.integers(0, 1 << 16), length=st.integers(1, 5000))
     def damage_catalog(self, at: int, length: int) -> None:
         path = self.root / "catalog.sqlite"
+        self.is_spoiled = True
         if path.exists():
             with path.open("r+b") as file:
                 file.seek(at % max(1, path.stat().st_size))
@@ -291,9 +296,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), let_go=st.booleans())
     def lose_ref(self, data: st.DataObject, let_go: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.model)))
-        self.store.list()  # else nobody may know of it
-        if any(each[1:] == (name, self.model[name]) for each in self.trash):
-            return  # then it looks as if it had been removed
+        if self.is_spoiled:
+            self.reindex()  # else nobody may know of it
         (self.root / "refs" / name).unlink()
         assert name not in names(self.store)
         assert f"snapshot {name}: its name is gone" in self.store.warnings[-1]
@@ -319,6 +323,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), name=NAMES)
     def another_tool_adds_a_name_that_is_adopted(self, data: st.DataObject, name: str) -> None:
         digest = self.model[data.draw(st.sampled_from(sorted(self.model)))]
+        free = name not in self.model and name not in self.broken
+        said = self.model.get(name, index_refs(self.root).get(name))  # of a broken one, what is known of it
         document = json.loads((self.root / "index.json").read_bytes())
         size = (self.root / "blobs/sha256" / digest.removeprefix("sha256:")).stat().st_size
         annotations = {spec.ANNOTATION_REF_NAME: name}
@@ -326,9 +332,10 @@ class StoreMachine(RuleBasedStateMachine):
         document["manifests"].append(entry)
         (self.root / "index.json").write_text(json.dumps(document))
         report = self.store.adopt(drop=True)
-        free = name not in self.model and name not in self.broken
-        assert [(each.name, str(each.digest)) for each in report.adopted] == ([(name, digest)] if free else [])
-        assert len(report.left) == (not free and self.model.get(name) != digest)
+        own = min(each for each in self.model if self.model[each] == digest)
+        adopted = [name] if free else [] if said in {None, digest} else [own]  # a name that is taken is no name
+        assert [(each.name, str(each.digest)) for each in report.adopted] == [(each, digest) for each in adopted]
+        assert [each.name for each in report.left] == ([name] if said is None and not free else [])
         assert self.store.foreign() == []
         self.model |= {name: digest} if free else {}
 

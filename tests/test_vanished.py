@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,58 @@ def test_a_name_that_is_made_again_does_not_hide_it(root: Path, tmp_path: Path) 
         store.undo("base", rename="new")
         store.undo("base")
         assert str(store.get("base").digest) == old
+
+
+@pytest.mark.parametrize("old", ["the same", "another", "a broken one"])
+def test_what_was_removed_before_it_was_made_again_does_not_hide_it(root: Path, tmp_path: Path, old: str) -> None:
+    """Whatever the name stood for when it was removed; an index.json that says nothing of it changes nothing."""
+    base = link_refs(root)["base"]
+    with opened(root) as store:
+        if old == "a broken one":
+            (root / "refs/base").unlink()
+            (root / "refs/base").symlink_to("nowhere")
+        elif old == "another":
+            store.tag("other", "base", force=True)
+        store.remove("base")
+        store.tag(base, "base")
+    (root / "refs/base").unlink()
+    (root / "index.json").unlink()
+    lost = [each for each in Store.check(root).findings if each.kind is Kind.LOST_REF]
+    assert [(each.subject, str(each.digest)) for each in lost] == [("refs/base", base)]
+    with opened(root) as store:
+        assert "snapshot base: its name is gone" in store.warnings[-1]
+        with pytest.raises(CorruptContent, match="its name is gone"):
+            store.gc()
+        store.undo("base")
+        assert str(store.get("base").digest) == base
+
+
+def test_what_casstore_removed_again_is_not_taken_for_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither with a catalog of before, nor after the clock was set back."""
+    with opened(root) as store:
+        store.remove("base")
+        store.undo("base")
+        store.tag("other", "base", force=True)
+        before = (root / "catalog.sqlite").read_bytes()
+        store.remove("base")
+    (root / "catalog.sqlite").write_bytes(before)
+    assert not [each for each in Store.check(root).findings if each.kind is Kind.LOST_REF]
+    with opened(root) as store:
+        assert store.warnings == []
+        store.undo("base")
+        store.gc()
+        monkeypatch.setattr(time, "time_ns", lambda: 1)
+        store.remove("base")
+        assert store.warnings == []
+    with opened(root) as store:
+        assert store.warnings == []
+
+
+def test_reindex_forgets_no_name_untold(root: Path) -> None:
+    with opened(root) as store:
+        (root / "refs/base").unlink()
+        assert store.reindex() == 1
+        assert "snapshot base" in store.warnings[-1]
 
 
 def test_what_casstore_removed_is_never_taken_for_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

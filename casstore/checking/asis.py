@@ -23,12 +23,10 @@ from casstore.digest import Digest
 from casstore.errors import CasstoreError, InvalidName, NotFound, StorageError, UnsupportedVersion, storage_errors
 from casstore.links import NotARef, read_link
 from casstore.names import is_reserved, parse_name, referrer_name, referrer_subject
-from casstore.storedir import StoreDirectory, StoreOptions, is_own_temporary, no_store
+from casstore.storedir import PARTS, StoreDirectory, StoreOptions, is_own_temporary, no_store
 from casstore.storeindex import Entry, foreign
 
-NEEDED = ("refs", "blobs", "blobs/sha256")
-"""The directories without which there is no store."""
-_DIRECTORIES = (*NEEDED, "tmp", "trash", "quarantine", "state", "cache")
+_DIRECTORIES = (*PARTS, "tmp", "trash", "quarantine", "state", "cache")
 _MARKERS = ("oci-layout", marker.NAME)
 _INDEX, _CATALOG, _JOURNAL = "index.json", "catalog.sqlite", "catalog.sqlite-journal"
 _DATABASE = (_CATALOG, _JOURNAL)
@@ -115,6 +113,8 @@ class _Looker:
     """Name -> what is wrong with the ref."""
     said: list[tuple[str, Mapping[str, Digest]]] = field(default_factory=list)
     """(file, name -> digest): what derived files say of the refs."""
+    outlived: set[str] = field(default_factory=set)
+    """The files of the trash after which the catalog saw their names."""
     catalog: CatalogFile | None = None
     foreign: list[Entry] = field(default_factory=list)
     directory: StoreDirectory = field(init=False)
@@ -136,10 +136,10 @@ class _Looker:
     def look_at_layout(self) -> None:
         """Directories, markers, the kinds of all files, and what does not belong here."""
         for name in _DIRECTORIES:
-            if not self._is(name, stat.S_IFDIR, "a directory") and name in NEEDED and name not in self.bad:
+            if not self._is(name, stat.S_IFDIR, "a directory") and name in PARTS and name not in self.bad:
                 self.bad.add(name)
                 self.tell(Kind.BAD_LAYOUT, name, "expected a directory, got nothing there")
-        if self.bad & set(NEEDED[1:]):
+        if self.bad & set(PARTS[1:]):
             self.blobs = _NoBlobs(self.directory.blobs.path)
         files = {
             name: self._is(name, stat.S_IFREG, "a regular file")
@@ -278,26 +278,20 @@ class _Looker:
         self.catalog = catalog
         with contextlib.suppress(CasstoreError):
             self.said.append((_CATALOG, catalog.refs()))
+            self.outlived = catalog.outlived()
             if catalog.misremembers(self.directory.index):
                 problem = "it remembers what is not so; casstore reindex makes it anew"
                 self.tell(Kind.STALE_CATALOG, _CATALOG, problem)
                 self.catalog = None
 
-    def _was_removed(self, name: str, digest: Digest, removed: set[tuple[str, Digest | None]]) -> bool:
-        """Whether the trash explains that a name is gone. Neither file is synced: after a power cut one of them may be
-        from before the name moved on and was removed, so against the trash it takes both.
-        """
-        if {(name, digest), (name, None)} & removed:
-            return True
-        witnesses = sum(names.get(name) == digest for _, names in self.said)
-        return witnesses < 2 and any(name == each for each, _ in removed)
-
     def compare_names(self) -> None:
         """Names that got lost, or lead elsewhere than they did."""
-        removed: set[tuple[str, Digest | None]] = set()
+        removed: set[str] = set()
         told: set[str] = set()
         if "trash" not in self.bad:
-            removed = {(ref.name, ref.digest) for ref in self.directory.trash.read() if not ref.has_vanished}
+            found = [ref for ref in self.directory.trash.read() if not ref.has_vanished]
+            # What is said may be from before the name moved on, and was removed: the later removal counts.
+            removed = {ref.name for ref in found if ref.file not in self.outlived}
             for ref in self.directory.vanished():  # somebody noticed it before
                 if ref.digest is not None and ref.name not in self.refs:
                     problem = f"it is gone, and nobody removed it; the trash says it was {ref.digest}"
@@ -313,7 +307,7 @@ class _Looker:
                     problem = self.broken.pop(name, f"it leads to {now}, which is not in the store")
                     self.refs.pop(name, None)
                     self._tell_ref(Kind.BROKEN_REF, name, digest, f"{problem}; {file} says it was {digest}")
-                elif now is None and not self._was_removed(name, digest, removed):
+                elif now is None and name not in removed:
                     told.add(name)
                     problem = f"it is gone, and nobody removed it; {file} says it was {digest}"
                     self._tell_ref(Kind.LOST_REF, name, digest, problem)

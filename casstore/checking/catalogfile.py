@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from casstore import tables
 from casstore.catalog import Catalog
-from casstore.derived import misremembers
+from casstore.derived import misremembers, outlived
 from casstore.digest import Digest
 from casstore.errors import StorageError
+from casstore.names import SnapshotName
 from casstore.storeindex import StoreIndex
+
+if TYPE_CHECKING:
+    from casstore.artifact import Artifact
+
+_TRIES = 3  # to compare a catalog that others change meanwhile
 
 
 class CatalogFile:
@@ -51,6 +59,11 @@ class CatalogFile:
         with _readable(), self._open() as db:
             return _parsed(tables.refs(db))
 
+    def outlived(self) -> set[str]:
+        """The files of the trash after which it saw their names; see `derived.outlived`. Raises as `refs`."""
+        with _readable(), self._open() as db:
+            return outlived(_seen(db))
+
     def misremembers(self, index: StoreIndex) -> bool:
         """Whether what it remembers of the names, or of index.json, is not so: that may hide a change or lose an entry.
 
@@ -58,12 +71,36 @@ class CatalogFile:
             StorageError: index.json, or the catalog, cannot be read.
         """
         with _readable(), self._open() as db:
-            seen, refs = dict(db.execute("SELECT what, value FROM seen")), tables.refs(db)
+            seen, refs = _seen(db), tables.refs(db)
         wrong = refs and seen.get(tables.REFS) != tables.fingerprint(refs)
         return bool(wrong) or misremembers(seen, index)
 
-    def difference(self, walked: Catalog) -> str | None:
-        """In which table it does not say what another catalog, made by a walk, says; None where it does."""
+    def compare(
+        self,
+        refs: Mapping[SnapshotName, Digest],
+        load: Callable[[Digest], Artifact],
+        *,
+        reread: Callable[[], Mapping[SnapshotName, Digest]],
+        scratch: str | None,
+    ) -> str | None:
+        """Walk `refs` with `load`; if nothing is wrong with them, the table in which it does not say what was found.
+        Where it differs, others may have changed it meanwhile: then `reread` gives other refs. What is found is kept in
+        the file `scratch`, or in memory.
+        """
+        with closing(Catalog(scratch)) as walked:
+            for _ in range(_TRIES):
+                now = refs
+                if walked.sync(partial(dict, now), load):
+                    break
+                table = self._difference(walked)
+                refs = reread()
+                if table is None:
+                    break
+                if refs == now:
+                    return table
+        return None
+
+    def _difference(self, walked: Catalog) -> str | None:
         try:
             with self._open() as db:
                 db.execute("PRAGMA temp_store = FILE")  # to sort in
@@ -78,6 +115,10 @@ def _readable() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StorageError(f"reading the catalog: {error}") from error
+
+
+def _seen(db: sqlite3.Connection) -> dict[str, str]:
+    return dict(db.execute("SELECT what, value FROM seen WHERE typeof(value) = 'text'"))
 
 
 def _parsed(refs: Mapping[str, str]) -> dict[str, Digest]:

@@ -14,7 +14,7 @@ from casstore.checking.foreign import Reached
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, NotFound
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_subject
-from casstore.oci import AnyManifest, ArtifactManifest, Descriptor
+from casstore.oci import AnyManifest, ArtifactManifest, Descriptor, manifest_of
 from casstore.streams import fetch_all
 from casstore.trash import Trash
 
@@ -116,13 +116,8 @@ def removed_names(trash: Trash, refs: Mapping[str, Digest]) -> dict[str, Digest]
     """
     with contextlib.suppress(CasstoreError):
         removed = (ref for ref in trash.read() if refs.get(ref.name) != ref.digest)
-        return {f"{_REMOVED}{ref.name}@{ref.stamp}": ref.digest for ref in removed if ref.digest is not None}
+        return {f"{_REMOVED}{ref.file}": ref.digest for ref in removed if ref.digest is not None}
     return {}
-
-
-def manifest_of(digest: Digest, size: int) -> Descriptor:
-    """The descriptor of a manifest that a ref names."""
-    return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
 
 
 def read_root(blobs: BlobDirectory, digest: Digest) -> bytes:

@@ -18,26 +18,21 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from casstore import spec
 from casstore.artifact import Artifact
 from casstore.blobs import BlobDirectory
-from casstore.catalog import Catalog
 from casstore.checking.asis import AsIs, kind_of, look
-from casstore.checking.catalogfile import CatalogFile
-from casstore.checking.census import Census, Holder, manifest_of, read_root, removed_names
+from casstore.checking.census import Census, Holder, read_root, removed_names
 from casstore.checking.findings import Finding, Kind, Severity
 from casstore.checking.foreign import Reached, reached
 from casstore.checking.litter import look_around, shortened
 from casstore.checking.rereading import Position, ReadData, reread
-from casstore.content import RangeReader
+from casstore.checking.shared import SharedDirectories, Tables
 from casstore.digest import Digest
-from casstore.directories import Directories, Table
-from casstore.diskmap import PackEntry
+from casstore.directories import Directories
 from casstore.errors import (
     CasstoreError,
     CorruptContent,
@@ -47,17 +42,13 @@ from casstore.errors import (
     SizeMismatch,
     StorageError,
 )
-from casstore.names import SnapshotName
-from casstore.oci import AnyManifest, ArtifactManifest, Descriptor
+from casstore.oci import AnyManifest, ArtifactManifest, Descriptor, manifest_of
 from casstore.operation import Operation
 from casstore.permissions import Owners
 from casstore.progress import Meter, Progress, silent
 from casstore.storedir import StoreOptions
 from casstore.streams import read_through
 
-_TABLES = 32 * spec.MIB
-"""Bytes of packs' directories that are kept in memory."""
-_TRIES = 3  # to compare a catalog that others change meanwhile
 _SEVERITIES = list(Severity)
 
 Leftovers = Callable[[], Iterable[Finding]]
@@ -116,7 +107,13 @@ def check(
         census = _still_there(as_is, refs, census)
         checker = _Checker(as_is.blobs, census, Meter(progress, "checking", None))
         if as_is.catalog is not None and as_is.is_whole:
-            findings += _compare_catalog(as_is, as_is.catalog, census.snapshots, checker.load, operation)
+            scratch = None if operation is None else os.path.join(operation.path, "catalog")
+            table = as_is.catalog.compare(
+                census.snapshots, checker.load, reread=lambda: as_is.directory.refs.read_all()[0], scratch=scratch
+            )
+            if table is not None:
+                problem = f"it does not say what a walk tells, in {table}; casstore reindex makes it anew"
+                findings.append(Finding(Kind.STALE_CATALOG, "catalog.sqlite", problem))
         checker.check_rest()
         findings += look_around(as_is.directory, as_is.blobs)
         # What a lost name needs is no garbage; and on a damaged store gc cannot know, but the damage is told.
@@ -172,30 +169,6 @@ def _still_there(as_is: AsIs, seen: Mapping[str, Digest], census: Census) -> Cen
     return census
 
 
-def _compare_catalog(
-    as_is: AsIs,
-    catalog: CatalogFile,
-    refs: Mapping[SnapshotName, Digest],
-    load: Callable[[Digest], Artifact],
-    operation: Operation | None,
-) -> list[Finding]:
-    """Walk `refs` with `load`; if nothing is wrong with them, compare the catalog with what was found."""
-    walked = Catalog(None if operation is None else os.path.join(operation.path, "catalog"))
-    with contextlib.closing(walked):
-        for _ in range(_TRIES):  # others may change it meanwhile
-            now = refs
-            if walked.sync(partial(dict, now), load):
-                break
-            table = catalog.difference(walked)
-            refs = as_is.directory.refs.read_all()[0]
-            if table is None:
-                break
-            if refs == now:
-                problem = f"it does not say what a walk tells, in {table}; casstore reindex makes it anew"
-                return [Finding(Kind.STALE_CATALOG, "catalog.sqlite", problem)]
-    return []
-
-
 @dataclass(slots=True)
 class _Reading:
     """What was read of the data."""
@@ -211,7 +184,7 @@ class _Checker:
 
     def __init__(self, blobs: BlobDirectory, census: Census, meter: Meter) -> None:
         self._blobs, self._census, self._meter = blobs, census, meter
-        self._tables = _Tables()
+        self._tables = Tables()
         self.findings: list[Finding] = []
         self._bad: set[Digest] = set()
         self._looked_at: set[Digest] = set()
@@ -308,7 +281,7 @@ class _Checker:
         self._looked_at.add(blob.digest)
         try:
             self._look_at(blob)
-            if blob.media_type in {spec.MEDIA_CONFIG, spec.MEDIA_MAP}:
+            if blob.media_type in {*spec.MEDIA_CONFIGS, spec.MEDIA_MAP}:
                 read_through(self._blobs, blob, self._meter.add)
         except (CasstoreError, OSError) as error:
             self._tell(blob.digest, blob, error)
@@ -328,7 +301,7 @@ class _Checker:
     def _check_artifact(self, holder: Holder, manifest: ArtifactManifest) -> Artifact | None:
         """Check how the documents of a snapshot, which are sound, fit together and to the packs' directories."""
         artifact = Artifact.of_documents(self._blobs, manifest)
-        directories = _Shared(self._blobs, manifest.packs, artifact.map.packs, self._tables)
+        directories = SharedDirectories(self._blobs, manifest.packs, artifact.map.packs, self._tables)
         artifact.directories = directories
         try:
             artifact.check_runs()
@@ -410,37 +383,3 @@ def _judge(blobs: BlobDirectory, digest: Digest, error: Exception) -> tuple[Kind
     if not stat.S_ISREG(mode):
         return Kind.NOT_A_FILE, f"expected a regular file, got {kind_of(mode)}"
     return Kind.BAD_DOCUMENT, str(error)
-
-
-class _Tables:
-    """The directories of packs that were looked at last: snapshots share packs."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, bytes], Table] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: tuple[str, bytes], load: Callable[[], Table]) -> Table:
-        """The one of this pack and stamp."""
-        table = self._kept.get(key)
-        if table is not None:
-            self._kept.move_to_end(key)
-            return table
-        table = self._kept[key] = load()
-        self._bytes += table.bytes
-        while self._bytes > _TABLES and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].bytes
-        return table
-
-
-class _Shared(Directories):
-    """Directories of one snapshot, of which others may have been needed for another one."""
-
-    def __init__(
-        self, blobs: RangeReader, packs: Sequence[Descriptor], entries: Sequence[PackEntry], tables: _Tables
-    ) -> None:
-        super().__init__(blobs, packs, entries)
-        self._keys = [(pack.digest.hex, entry.directory) for pack, entry in zip(packs, entries, strict=True)]
-        self._tables = tables
-
-    def table(self, pack: int) -> Table:
-        return self._tables.get(self._keys[pack], partial(super().table, pack))

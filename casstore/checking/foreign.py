@@ -18,12 +18,6 @@ from casstore.oci import ArtifactManifest, Descriptor
 from casstore.storeindex import ref_name
 from casstore.streams import fetch_all, read_through
 
-_MANIFESTS = {
-    spec.MEDIA_MANIFEST,
-    spec.MEDIA_INDEX,
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-}
 _MOST = 200_000
 """Blobs of one entry that are looked at."""
 
@@ -54,7 +48,7 @@ def reached(blobs: BlobDirectory, entries: Iterable[Mapping[str, Any]]) -> Itera
             found[blob.digest] = blob
             if not _is_there(blobs, blob.digest):
                 missing.add(blob.digest)
-            elif blob.media_type in _MANIFESTS or document is entry:
+            elif blob.media_type in spec.MEDIA_MANIFESTS or document is entry:
                 manifests.add(blob.digest)
                 todo += _children(blobs, blob)
         there = tuple(blob for digest, blob in found.items() if digest not in missing)

@@ -19,18 +19,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from casstore import durable, spec
-from casstore.checking.asis import NEEDED
-from casstore.checking.census import manifest_of, read_root
+from casstore.checking.census import read_root
 from casstore.checking.findings import Finding, Kind
 from casstore.content import Fetcher, Resolver
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, CorruptContent, NotFound, RegistryError, storage_errors
 from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_name, referrer_subject
-from casstore.oci import AnyManifest, Descriptor
+from casstore.oci import AnyManifest, Descriptor, manifest_of
 from casstore.operation import Operation
 from casstore.permissions import Owners
 from casstore.progress import Meter
-from casstore.storedir import StoreDirectory, StoreOptions
+from casstore.storedir import PARTS, StoreDirectory, StoreOptions
 from casstore.streams import read_through
 
 _BLOBS = {Kind.MISSING_BLOB, Kind.NOT_A_FILE, Kind.WRONG_SIZE, Kind.WRONG_CONTENT, Kind.UNREADABLE}
@@ -121,7 +120,7 @@ def _mend_layout(path: str, options: StoreOptions, subjects: Collection[str]) ->
         for subject in sorted(subjects, key=lambda subject: (subject != _QUARANTINE, subject)):
             if os.path.lexists(os.path.join(path, subject)):
                 _set_aside(store, subject, only=True)
-        for name in NEEDED:
+        for name in PARTS:
             durable.make_part(os.path.join(path, name), store.durability)
 
 

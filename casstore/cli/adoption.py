@@ -25,9 +25,10 @@ from casstore.errors import CorruptContent
 def adopt(ctx: click.Context, drop: bool, dry_run: bool) -> None:
     """Give names to the snapshots that other tools, as skopeo or umoci, have put into the store.
 
-    Each is verified as a pull would, and keeps the name that the other tool gave it, or gets one that starts with
-    adopted-. What is no snapshot, is damaged, or wants a name that is taken stays in index.json, and gc keeps it,
-    until --drop. Exit code 12 if something was damaged.
+    Each is verified as a pull would, and keeps the name that the other tool gave it. One without, or whose name is
+    taken, gets one that starts with adopted-, unless it has a name here already. What is no snapshot, is damaged, or
+    has a name that no snapshot can have stays in index.json, and gc keeps it, until --drop. Exit code 12 if something
+    was damaged.
 
     Who may only read the store can still ask with --dry-run, which takes no lock: another command may change the answer
     meanwhile.
@@ -45,7 +46,7 @@ def adopt(ctx: click.Context, drop: bool, dry_run: bool) -> None:
                     {"name": each.name, "digest": each.digest, "reason": each.reason, "damaged": each.damaged}
                     for each in report.left
                 ],
-                dropped=report.dropped,
+                drop=report.drop,
             )
         )
         ctx.exit(code)
@@ -53,7 +54,7 @@ def adopt(ctx: click.Context, drop: bool, dry_run: bool) -> None:
         session.emit(snapshot.name)
     would = "would be " if dry_run else ""
     session.say(f"{would}adopted: {render.count(len(report.adopted), 'snapshot')}")
-    fate = f"{would}taken out of index.json" if report.dropped else f"{would}left in index.json, and kept"
+    fate = f"{would}taken out of index.json" if report.drop else f"{would}left in index.json, and kept"
     for entry in report.left:
         session.warn(f"{render.printable(entry.name or entry.digest)}: {fate}: {entry.reason}")
     ctx.exit(code)
