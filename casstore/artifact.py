@@ -17,12 +17,13 @@ import numpy.typing as npt
 from casstore import spec
 from casstore.content import RangeReader
 from casstore.decoding import Frames
+from casstore.dialects import read_config
 from casstore.digest import ChunkId, Digest
 from casstore.directories import Directories, Located, covered
 from casstore.diskmap import DiskMap, Runs, SnapshotMap
 from casstore.errors import DigestMismatch, DocumentError, UnsupportedVersion
 from casstore.frame import FrameKind
-from casstore.manifest import Manifest
+from casstore.manifest import DiskFile, Manifest
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.pack import PackDirectory, Place, StoredPack
 
@@ -118,11 +119,14 @@ class Artifact:
         return artifact
 
     def _check_disks(self, subject: str) -> None:
-        upper = self.config.upper
-        if [(disk.name, disk.size) for disk in self.map.disks] != [(upper.file, upper.size_bytes)]:
-            got = ", ".join(f"{disk.name} of {disk.size} bytes" for disk in self.map.disks)
-            problem = f"expected one disk {ascii(upper.file[:80])} of {upper.size_bytes} bytes, the map has {got[:200]}"
-            raise DocumentError(subject, problem, at="upper")
+        files, disks = self.config.disks, self.map.disks
+        if len(files) == len(disks) and all(map(_fits, files, disks)):
+            return
+        count = "one disk" if len(files) == 1 else f"{len(files)} disks"
+        expected = ", ".join(f"{ascii(file.name[:80])} of {file.size} bytes" for file in files)
+        got = ", ".join(f"{disk.name} of {disk.size} bytes" for disk in disks)
+        problem = f"expected {count} {expected[:200]}, the map has {got[:200]}"
+        raise DocumentError(subject, problem, at="upper")
 
     def check_runs(self) -> None:
         """Compare each disk's runs with the directories of their packs, some packs at a time.
@@ -154,6 +158,15 @@ class Artifact:
             if chunks >= _WINDOW or len(lengths) == _PACKS or n == len(self.directories):
                 yield range(first, n), lengths
                 first, chunks, lengths = n, 0, []
+
+    def read_file(self, title: str) -> bytes | None:
+        """A small file that is kept with the snapshot, if it has one of this title.
+
+        Raises:
+            NotFound, CorruptContent: it is missing or damaged.
+        """
+        file = self.manifest.file(title)
+        return None if file is None else _document(self._blobs, file, spec.MAX_MANIFEST)
 
     @property
     def packs(self) -> Sequence[StoredPack]:
@@ -254,6 +267,10 @@ def _windows(runs: Runs) -> Iterator[_Slice]:
         start = end
 
 
+def _fits(file: DiskFile, disk: DiskMap) -> bool:
+    return file.name == disk.name and file.size in {None, disk.size}
+
+
 def load_documents(blobs: RangeReader, descriptor: Descriptor) -> tuple[ArtifactManifest, Manifest]:
     """An artifact manifest and its config, which is the snapshot manifest.
 
@@ -272,10 +289,10 @@ def _manifest(blobs: RangeReader, descriptor: Descriptor) -> ArtifactManifest:
 
 
 def _config(blobs: RangeReader, manifest: ArtifactManifest) -> Manifest:
-    subject = f"snapshot {manifest.descriptor.digest}"
-    if manifest.config.media_type != spec.MEDIA_CONFIG:
-        raise UnsupportedVersion(subject, f"config of type {manifest.config.media_type}", at="config.mediaType")
-    return Manifest.parse(_document(blobs, manifest.config, spec.MAX_MANIFEST), subject=f"{subject}: config")
+    def read(descriptor: Descriptor) -> bytes:
+        return _document(blobs, descriptor, spec.MAX_MANIFEST)
+
+    return read_config(manifest, read, subject=f"snapshot {manifest.descriptor.digest}")
 
 
 def _document(blobs: RangeReader, descriptor: Descriptor, limit: int) -> bytes:

@@ -6,6 +6,7 @@
     │   ├── InvalidDigest
     │   └── InvalidReference
     ├── NotFound                 10   no such name, digest, blob or tag
+    │   └── SandboxNotFound
     ├── StoreLocked              11   another process holds what is needed, or locks do not work here
     ├── CorruptContent           12   bytes are not what their digest or document says
     │   ├── SizeMismatch
@@ -22,8 +23,10 @@
     │   └── HelperFailed              a credential helper gave no usable answer
     ├── Conflict                 15   the wish clashes with what is there
     │   ├── AlreadyExists
-    │   └── HasChildren
+    │   ├── HasChildren
+    │   └── SandboxNotStopped         its disk would change while it is captured
     ├── SourceError              16   the disk to capture
+    │   └── UnsuitableSandbox         its disk alone is no snapshot
     └── StorageError             17   the file system refused (full, read-only, I/O error)
 
 Every text says the subject, then `expected X, got Y`, then where, then what to do. `exit_code` is what the command
@@ -67,6 +70,10 @@ class NotFound(CasstoreError):
     """No such store, name, digest, blob or tag."""
 
     exit_code = 10
+
+
+class SandboxNotFound(NotFound):
+    """microsandbox has no sandbox of this name."""
 
 
 class StoreLocked(CasstoreError):
@@ -164,10 +171,28 @@ class HasChildren(Conflict):
     """A snapshot cannot be removed because others name it as their parent."""
 
 
+class SandboxNotStopped(Conflict):
+    """A sandbox whose disk may change at any time. `problem` says it in microsandbox's words."""
+
+    def __init__(self, name: str, status: str) -> None:
+        self.problem = f"snapshot source sandbox '{name}' is not stopped"
+        super().__init__(f"{self.problem}: expected Stopped or Crashed, got {status}; stop it first")
+
+
 class SourceError(CasstoreError):
     """The disk to capture, or a seed, cannot be read; or the disk changed while it was read."""
 
     exit_code = 16
+
+
+class UnsuitableSandbox(SourceError):
+    """A sandbox that no snapshot can be made of, as its root is something else than a disk over a pinned image.
+    `problem` says it in microsandbox's words.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
 
 
 class StorageError(CasstoreError):

@@ -21,30 +21,32 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from casstore import spec
 from casstore.digest import Digest
 from casstore.errors import DocumentError, UnsupportedVersion
-from casstore.jsondoc import load_object
+from casstore.jsondoc import TEXT, load_object
 from casstore.schema import validate
 
 MANIFEST_FILENAME: Final = "manifest.json"
+UPPER_FILENAME: Final = "upper.ext4"
+"""What microsandbox calls a disk with the only file system that it makes."""
 SCHEMA_VERSION: Final = 1
+RFC3339: Final = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)\Z",
+    re.ASCII,
+)
+"""Seconds, digits of their fraction, zone."""
 
 _MAX_U64: Final = 2**64 - 1
 _SUBJECT: Final = "snapshot manifest"
 _SECOND: Final = 10**9
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)\Z",
-    re.ASCII,
-)
-_TEXT = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _USUAL = re.compile(
-    rf'\{{"schema":1,"format":"(?:raw|qcow2)","fstype":{_TEXT},"image":\{{"ref":{_TEXT},"manifest_digest":{_TEXT}\}},'
-    rf'"parent":(?:null|{_TEXT}),"created_at":{_TEXT},"labels":\{{(?:{_TEXT}:{_TEXT}(?:,{_TEXT}:{_TEXT})*)?\}},'
-    rf'"upper":\{{"file":{_TEXT},"size_bytes":(?:0|[1-9][0-9]{{0,18}}),'
-    rf'"integrity":(?:null|\{{"algorithm":{_TEXT},"digest":{_TEXT}\}})\}},"source_sandbox":(?:null|{_TEXT})\}}'.encode()
+    rf'\{{"schema":1,"format":"(?:raw|qcow2)","fstype":{TEXT},"image":\{{"ref":{TEXT},"manifest_digest":{TEXT}\}},'
+    rf'"parent":(?:null|{TEXT}),"created_at":{TEXT},"labels":\{{(?:{TEXT}:{TEXT}(?:,{TEXT}:{TEXT})*)?\}},'
+    rf'"upper":\{{"file":{TEXT},"size_bytes":(?:0|[1-9][0-9]{{0,18}}),'
+    rf'"integrity":(?:null|\{{"algorithm":{TEXT},"digest":{TEXT}\}})\}},"source_sandbox":(?:null|{TEXT})\}}'.encode()
 )
 """Canonical bytes. JSON like this passes the schema, which takes a hundred times longer to say."""
 
@@ -54,6 +56,14 @@ class SnapshotFormat(StrEnum):
 
     RAW = "raw"
     QCOW2 = "qcow2"
+
+
+class Dialect(StrEnum):
+    """A form of the snapshot manifest, named after the first microsandbox that writes it."""
+
+    V04 = "0.4"
+    V06 = "0.6"
+    V07 = "0.7"
 
 
 class Labels(Mapping[str, str]):
@@ -109,13 +119,33 @@ class UpperLayer:
     integrity: UpperIntegrity | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DiskFile:
+    """A file of the snapshot: its name in the artifact directory, without folders; its bytes, None where the manifest
+    does not say; and its integrity where recorded.
+    """
+
+    name: str
+    size: int | None
+    integrity: UpperIntegrity | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What was captured, from which image and sandbox, and when. A Manifest that exists is valid.
 
+    This is the form of 0.4, and what all forms have in common: those of `dialects` are subclasses, which add what only
+    they can say and write other bytes.
+
     Raises:
         DocumentError: on construction, for what `parse` would refuse.
     """
+
+    dialect: ClassVar[Dialect] = Dialect.V04
+    media_type: ClassVar[str] = spec.MEDIA_CONFIG
+    """Of the canonical bytes, as the config of an artifact."""
+    filename: ClassVar[str] = MANIFEST_FILENAME
+    """In an artifact directory."""
 
     format: SnapshotFormat
     fstype: str
@@ -148,13 +178,17 @@ class Manifest:
         # Below: what the strict JSON loader and the schema have seen already when the manifest was parsed.
         if not 0 <= self.upper.size_bytes <= _MAX_U64:
             yield "upper.size_bytes", f"expected 0 to 2^64 - 1 bytes, got {self.upper.size_bytes}"
+        yield from self._unwritable()
+
+    def _unwritable(self, limit: int = spec.MAX_MANIFEST) -> Iterator[tuple[str, str]]:
+        """What keeps it from being written, in `limit` bytes."""
         try:
             length = len(self.to_bytes())
         except UnicodeEncodeError:
             yield "", "expected Unicode text, got a lone surrogate"
         else:
-            if length > spec.MAX_MANIFEST:
-                yield "", f"expected at most {spec.MAX_MANIFEST} bytes of JSON, got {length}"
+            if length > limit:
+                yield "", f"expected at most {limit} bytes of JSON, got {length}"
 
     @classmethod
     def parse(cls, data: bytes, *, subject: str) -> Self:
@@ -237,6 +271,16 @@ class Manifest:
         """The snapshot's id: the sha256 of the canonical bytes."""
         return Digest.of(self.to_bytes())
 
+    @property
+    def known_as(self) -> str:
+        """What the `parent` of a child says: the id, or a name of its own where the form has one."""
+        return str(self.id)
+
+    @property
+    def disks(self) -> tuple[DiskFile, ...]:
+        """The files of the disk: more than one for a chain of layers, oldest first, of which `upper` is the last."""
+        return (DiskFile(self.upper.file, self.upper.size_bytes, self.upper.integrity),)
+
 
 def _empty(at: str, text: str) -> Iterator[tuple[str, str]]:
     if not text:
@@ -284,7 +328,7 @@ def is_rfc3339(text: str) -> bool:
     """Whether `text` is a time as RFC 3339, section 5.6, wants it, in the form that every reader takes: `T` and `Z` in
     upper case, a day of the calendar, no leap second.
     """
-    match = _RFC3339.match(text)
+    match = RFC3339.match(text)
     if match is None:
         return False
     try:

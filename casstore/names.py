@@ -17,6 +17,9 @@ from typing import NewType
 from casstore.digest import Digest
 from casstore.errors import InvalidDigest, InvalidName
 
+MAX_NAME = 128
+"""Characters of a name."""
+
 SnapshotName = NewType("SnapshotName", str)
 """A string that `parse_name` let through; safe as a file name and as a registry tag."""
 
@@ -28,6 +31,9 @@ _RESERVED = re.compile(r"sha256-[0-9a-f]{64}(?:\.[A-Za-z0-9._-]*)?\Z", re.ASCII)
 _REFERRER = re.compile(r"sha256-([0-9a-f]{64})\.ref-[0-9a-f]{16}\Z", re.ASCII)
 _PREFIX = re.compile(r"sha256:([0-9a-f]{6,64})\Z", re.ASCII)
 _DISK = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z", re.ASCII)
+_PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]+", re.ASCII)
+_JOINTS = {".", "_", "-", "--"}
+_DOCUMENTS = {"manifest.json", "snapshot.json"}
 _GRAMMAR = "letters and digits, joined by single '.', '_', '-' or '--', at most 128 characters"
 
 
@@ -70,6 +76,20 @@ def parse_name(text: str) -> SnapshotName:
     return SnapshotName(text)
 
 
+def as_name(text: str) -> SnapshotName | None:
+    """The name that is most like a text from elsewhere: what names cannot have becomes "-"; None where nothing is left
+    of it.
+    """
+    parts = _PARTS.findall(text[:MAX_NAME])
+    words = [part if (part.isascii() and part.isalnum()) or part in _JOINTS else "-" for part in parts]
+    while words and not words[0].isalnum():
+        del words[0]
+    while words and not words[-1].isalnum():
+        del words[-1]
+    name = "".join(words)
+    return SnapshotName(f"snapshot-{name}"[:MAX_NAME] if is_reserved(name) else name) if name else None
+
+
 def parse_selector(text: str) -> SnapshotName | DigestPrefix:
     """Tell a name from a digest, id or prefix of one.
 
@@ -85,6 +105,16 @@ def parse_selector(text: str) -> SnapshotName | DigestPrefix:
     return parse_name(text)
 
 
+def is_path(text: str) -> bool:
+    """Whether a text stands for a path, where it may also be a name or a digest."""
+    return "/" in text or text.startswith((".", "~"))
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text is the name of a file in a directory, and leads nowhere else."""
+    return text not in {"", ".", ".."} and "/" not in text and "\0" not in text
+
+
 def parse_disk_name(text: str) -> str:
     """Check a disk's name: `[a-z0-9][a-z0-9._-]{0,63}`, and not what a snapshot's directory needs itself.
 
@@ -93,8 +123,9 @@ def parse_disk_name(text: str) -> str:
     Raises:
         InvalidName: anything else.
     """
-    if not _DISK.match(text) or text == "manifest.json":
+    if not _DISK.match(text) or text in _DOCUMENTS:
         raise InvalidName(
             f"disk name {ascii(text[:80])}: expected a-z 0-9, then up to 63 of a-z 0-9 . _ -, and not 'manifest.json'"
+            " or 'snapshot.json'"
         )
     return text

@@ -19,15 +19,15 @@ from casstore.jsondoc import dump, load_object
 from casstore.schema import validate
 
 _BLOB = (
-    r'\{"digest":"sha256:[0-9a-f]{64}","mediaType":"application/vnd\.casstore\.KIND",'
+    r'\{BEFORE"digest":"sha256:[0-9a-f]{64}","mediaType":"application/vnd\.casstore\.KIND",'
     r'"size":(?:0|[1-9][0-9]{0,DIGITS})\}'
 )
-_CONFIG = _BLOB.replace("KIND", r"snapshot\.config\.v1\+json").replace("DIGITS", "5")
-_LAYER = _BLOB.replace("KIND", r"(?:map|pack)\.v1").replace("DIGITS", "17")
+_CONFIG = _BLOB.replace("KIND", r"(?:snapshot\.config\.v1|microsandbox\.v0\.[67])\+json").replace("DIGITS", "5")
+_LAYER = _BLOB.replace("KIND", r"(?:map|pack|file)\.v1").replace("DIGITS", "17")
 _TEXT = r'"org\.opencontainers\.image\.[a-z.]{1,40}":"[ !#-\[\]-~]{0,1000}"'
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _KINDS = {
-    spec.MEDIA_CONFIG: "config",
+    **dict.fromkeys(spec.MEDIA_CONFIGS, "config"),
     spec.MEDIA_MAP: "map",
     spec.MEDIA_PACK: "pack",
     spec.MEDIA_FILE: "file",
@@ -40,9 +40,9 @@ _USUAL = re.compile(
         r'"config":CONFIG,"layers":\[LAYER(?:,LAYER){0,29999}\],'
         r'"mediaType":"application/vnd\.oci\.image\.manifest\.v1\+json","schemaVersion":2\}'
     )
+    .replace("CONFIG", _CONFIG.replace("BEFORE", ""))
+    .replace("LAYER", _LAYER.replace("BEFORE", r'(?:"annotations":\{TEXT\},)?'))
     .replace("TEXT", _TEXT)
-    .replace("CONFIG", _CONFIG)
-    .replace("LAYER", _LAYER)
     .encode()
 )
 """Artifact manifests as casstore writes them. JSON like this passes the schema, which takes 200 times longer to say."""
@@ -87,6 +87,11 @@ class Descriptor:
         if self.annotations:
             document["annotations"] = dict(self.annotations)
         return document
+
+
+def manifest_of(digest: Digest, size: int) -> Descriptor:
+    """The descriptor of a manifest that a ref names."""
+    return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +177,11 @@ class ArtifactManifest:
     def packs(self) -> tuple[Descriptor, ...]:
         """The packs, those needed for delta bases only last."""
         return tuple(layer for layer in self.layers if layer.media_type == spec.MEDIA_PACK)
+
+    def file(self, title: str) -> Descriptor | None:
+        """The plain file of this title, if there is one; of several the first."""
+        files = (layer for layer in self.layers if layer.media_type == spec.MEDIA_FILE)
+        return next((file for file in files if file.annotations.get(spec.ANNOTATION_TITLE) == title), None)
 
     @property
     def children(self) -> tuple[Descriptor, ...]:

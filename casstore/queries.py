@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from casstore import spec, tables
+from casstore.dialects import parse_trusted
 from casstore.digest import ChunkId, Digest
 from casstore.manifest import Manifest
 from casstore.oci import Descriptor
@@ -45,6 +46,11 @@ class Entry:
     def id(self) -> Digest:
         """sha256 of the snapshot manifest's canonical bytes."""
         return self.manifest.id
+
+    @property
+    def called(self) -> tuple[str, str]:
+        """What children call it: the id, and what its own form of the manifest says."""
+        return str(self.id), self.manifest.known_as
 
 
 def lookup(db: sqlite3.Connection, ids: Sequence[ChunkId]) -> dict[ChunkId, list[Place]]:
@@ -102,7 +108,10 @@ def entries(db: sqlite3.Connection, wanted: Sequence[str] | None) -> list[Entry]
 
     With several queries over all tables, or with a few short ones for each that is wanted.
     """
-    columns = "SELECT key, digest, id, config, allocated, stored, packed, plain, size FROM artifacts"
+    columns = (
+        "SELECT key, digest, id, config, allocated, stored, packed, plain, size, known_as, media_type, labels"
+        " FROM artifacts"
+    )
     if wanted is not None and len(wanted) <= _FEW:
         rows = [row for hex_ in wanted for row in db.execute(f"{columns} WHERE digest = ?", (hex_,))]
         names, unique, children = _one_by_one(db, rows)
@@ -116,15 +125,15 @@ def entries(db: sqlite3.Connection, wanted: Sequence[str] | None) -> list[Entry]
         Entry(
             digest=Digest(hex_),
             names=tuple(names.get(key, ())),
-            manifest=_manifest(config, id_),
+            manifest=_manifest(config, id_, media_type, labels),
             allocated=allocated,
             stored=stored,
             unique=unique.get(key, 0) + size,
             packed=packed,
             plain=plain,
-            children=children.get(f"sha256:{id_}", 0),
+            children=sum(children.get(called, 0) for called in {f"sha256:{id_}", known_as}),
         )
-        for key, hex_, id_, config, allocated, stored, packed, plain, size in rows
+        for key, hex_, id_, config, allocated, stored, packed, plain, size, known_as, media_type, labels in rows
     ]
     result.sort(key=lambda entry: entry.digest.hex)
     result.sort(key=lambda entry: entry.manifest.created_at, reverse=True)
@@ -132,7 +141,7 @@ def entries(db: sqlite3.Connection, wanted: Sequence[str] | None) -> list[Entry]
 
 
 _Details = tuple[dict[int, list[str]], dict[int, int], dict[str, int]]
-"""Names and unique bytes by key, children by id."""
+"""Names and unique bytes by key, children by what they call their parent."""
 
 # A blob of one artifact, and of none that lists the same bytes as something else.
 _UNIQUE = """
@@ -151,12 +160,13 @@ def _one_by_one(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> _Det
     names: dict[int, list[str]] = {}
     unique: dict[int, int] = {}
     children: dict[str, int] = {}
-    for key, _, id_, *_ in rows:
+    for key, _, id_, *_, known_as, _, _ in rows:
         query = "SELECT name FROM refs WHERE artifact = ? ORDER BY name"
         names[key] = [row[0] for row in db.execute(query, (key,))]
         unique |= dict(db.execute(_UNIQUE_TO_ONE, (key,)))
         query = "SELECT COUNT(*) FROM artifacts WHERE parent = ?"
-        children[f"sha256:{id_}"] = db.execute(query, (f"sha256:{id_}",)).fetchone()[0]
+        for called in (f"sha256:{id_}", known_as):
+            children[called] = db.execute(query, (called,)).fetchone()[0]
     return names, unique, children
 
 
@@ -168,10 +178,11 @@ def _all_at_once(db: sqlite3.Connection) -> _Details:
     return names, dict(db.execute(_UNIQUE_TO_EACH)), children
 
 
-def _manifest(config: object, id_: str) -> Manifest:
+def _manifest(config: object, id_: str, media_type: str, labels: str | None) -> Manifest:
     """A snapshot manifest as it was stored."""
     if isinstance(config, bytes) and Digest.of(config).hex == id_:
-        return Manifest.from_dict(json.loads(config), subject=f"catalog entry {id_}")
+        beside = None if labels is None else json.loads(labels)
+        return parse_trusted(config, media_type, subject=f"catalog entry {id_}", labels=beside)
     raise _damaged(f"entry {id_!r}")
 
 

@@ -17,6 +17,13 @@ BLOCK: Final = 4096
 # OCI image-spec v1.1.1
 MEDIA_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+MEDIA_MANIFESTS: Final = (
+    MEDIA_MANIFEST,
+    MEDIA_INDEX,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+"""What names other blobs: OCI's manifests, and Docker's."""
 LAYOUT_VERSION: Final = "1.0.0"
 ANNOTATION_REF_NAME: Final = "org.opencontainers.image.ref.name"
 ANNOTATION_CREATED: Final = "org.opencontainers.image.created"
@@ -27,6 +34,10 @@ ANNOTATION_TITLE: Final = "org.opencontainers.image.title"
 # casstore's own
 ARTIFACT_TYPE: Final = "application/vnd.casstore.snapshot.v1"
 MEDIA_CONFIG: Final = "application/vnd.casstore.snapshot.config.v1+json"
+MEDIA_CONFIG_06: Final = "application/vnd.casstore.microsandbox.v0.6+json"
+MEDIA_CONFIG_07: Final = "application/vnd.casstore.microsandbox.v0.7+json"
+MEDIA_CONFIGS: Final = (MEDIA_CONFIG, MEDIA_CONFIG_06, MEDIA_CONFIG_07)
+"""The snapshot manifest in the three forms that microsandbox gave it: 0.4, 0.6 and 0.7."""
 MEDIA_MAP: Final = "application/vnd.casstore.map.v1"
 MEDIA_PACK: Final = "application/vnd.casstore.pack.v1"
 MEDIA_FILE: Final = "application/vnd.casstore.file.v1"
@@ -49,6 +60,13 @@ MAX_DISKS: Final = 1024
 """Disks of a map. Parsing one costs much more than its 18 bytes, of which a small map could decode to millions."""
 MAX_DISK: Final = 2**63 - 1
 """Bytes of a disk: the largest offset that lseek(2) takes."""
+
+SHA256: Final = "sha256"
+SPARSE_SHA256: Final = "msb-sparse-sha256-v1"
+MERKLE_BLAKE3: Final = "msb-file-merkle-blake3-v1"
+"""What a recorded integrity is called; see integrity.py."""
+MERKLE_LEAF: Final = 64 * KIB
+"""Bytes of a leaf of the tree; the last one is filled up with zeros."""
 
 CHUNK_MIN: Final = 12 * KIB
 CHUNK_MAX: Final = 96 * KIB

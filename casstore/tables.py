@@ -1,6 +1,7 @@
 """The catalog's tables, and how what a walk finds gets into them and out again.
 
-    artifacts   one per snapshot; the keys are in the order of time, so "the newest" needs no sorting
+    artifacts   one per snapshot; the keys are in the order of time, so "the newest" needs no sorting; `known_as` is
+                what children call it, `labels` those that are no part of the config
     refs        name -> artifact
     blobs       what artifacts name, per digest and media type; of a pack also its directory's stamp and plain bytes
     uses        artifact -> blob
@@ -20,6 +21,7 @@ bases of deltas, which are not compared again, because two chunks that share 16 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cache
@@ -27,7 +29,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from casstore.digest import Digest
-from casstore.manifest import created_time
+from casstore.manifest import Dialect, created_time
 
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 4
+VERSION = 5
 REFS = "refs"
 """The name of a fact in `seen`: the fingerprint of the refs."""
 ID = 16
@@ -48,9 +50,11 @@ _SCHEMA = """
 CREATE TABLE artifacts (
     key INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, id TEXT NOT NULL, parent TEXT, image TEXT NOT NULL,
     created_at TEXT NOT NULL, config BLOB NOT NULL, size INTEGER NOT NULL, allocated INTEGER NOT NULL,
-    stored INTEGER NOT NULL, packed INTEGER NOT NULL, plain INTEGER NOT NULL
+    stored INTEGER NOT NULL, packed INTEGER NOT NULL, plain INTEGER NOT NULL, known_as TEXT NOT NULL,
+    media_type TEXT NOT NULL, labels TEXT
 );
 CREATE INDEX artifacts_id ON artifacts (id);
+CREATE INDEX artifacts_known_as ON artifacts (known_as);
 CREATE INDEX artifacts_parent ON artifacts (parent);
 CREATE INDEX artifacts_image ON artifacts (image);
 CREATE TABLE refs (name TEXT PRIMARY KEY, artifact INTEGER NOT NULL REFERENCES artifacts (key)) WITHOUT ROWID;
@@ -141,7 +145,7 @@ def insert(db: sqlite3.Connection, artifact: Artifact) -> None:
             packed, plain = packed + blob.size, plain + known[name][1]
     stored = len(manifest.raw) + sum({blob.digest: blob.size for blob in children}.values())
     db.execute(
-        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             key,
             artifact.digest.hex,
@@ -155,6 +159,9 @@ def insert(db: sqlite3.Connection, artifact: Artifact) -> None:
             stored,
             packed,
             plain,
+            config.known_as,
+            config.media_type,
+            json.dumps(dict(config.labels)) if config.dialect is Dialect.V07 else None,
         ),
     )
     used = sorted(known[blob.digest.hex, blob.media_type][0] for blob in children)
@@ -272,12 +279,12 @@ def stored_once(db: sqlite3.Connection, wanted: Sequence[str] | None) -> tuple[i
     return stored, packed, plain
 
 
-_ARTIFACT = "digest, id, parent, image, created_at, config, size, allocated, stored, packed, plain"
+_ARTIFACT = "digest, id, parent, known_as, image, created_at, media_type, config, labels, size, allocated, stored"
 # CROSS JOIN goes through the first table in the order of an index: only rows that are equal so far are sorted.
 _USES = "FROM artifacts a CROSS JOIN uses ON a.key = artifact CROSS JOIN blobs b ON b.key = blob"
 _SAME = (
     ("refs", "SELECT name, digest FROM refs JOIN artifacts ON artifact = key ORDER BY name"),
-    ("artifacts", f"SELECT {_ARTIFACT} FROM artifacts ORDER BY digest"),
+    ("artifacts", f"SELECT {_ARTIFACT}, packed, plain FROM artifacts ORDER BY digest"),
     ("blobs", "SELECT digest, media_type, size, directory, chunks, plain FROM blobs ORDER BY digest, media_type"),
     ("uses", f"SELECT a.digest, b.digest, b.media_type {_USES} ORDER BY a.digest, b.digest, b.media_type"),
     ("chunks", "SELECT id, digest, chunk FROM chunks CROSS JOIN blobs ON key = pack ORDER BY id, digest, chunk"),
@@ -305,7 +312,7 @@ def dump(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     bad = {(pack, chunk) for pack, chunk, _ in deltas} - usable_deltas(db, deltas)
     chunks = rows("SELECT id, digest, chunk, pack FROM chunks JOIN blobs ON key = pack")
     return {
-        "artifacts": sorted(rows(f"SELECT {_ARTIFACT} FROM artifacts")),
+        "artifacts": sorted(rows(f"SELECT {_ARTIFACT}, packed, plain FROM artifacts")),
         "refs": sorted(refs(db).items()),
         "blobs": sorted(rows("SELECT digest, media_type, size, directory, chunks, plain FROM blobs")),
         "uses": sorted(rows(f"SELECT a.digest, b.digest {_USES}")),
