@@ -8,9 +8,9 @@ same for any number of workers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import blake3
@@ -32,6 +32,7 @@ from casstore.pool import default_workers, ordered_map
 from casstore.progress import Meter
 from casstore.runs import Part, Row, settle
 from casstore.scan import Scan, Window
+from casstore.tee import Tee
 
 _MOST_AHEAD = 6
 """Windows between two stages, at the most, for any number of workers. So memory stays below 200 MiB."""
@@ -86,6 +87,8 @@ class Capture:
     """Per pack of this capture, the chunks that were made of the disk's bytes; the others were copied, unseen."""
     dissolved: tuple[Digest, ...] = ()
     """The packs that they were copied from."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of the content, by algorithm, in integrity.ALGORITHMS' spelling: those that could be computed on the way."""
 
 
 def capture(
@@ -96,8 +99,9 @@ def capture(
     base: Base | None = None,
     options: CaptureOptions,
     meter: Meter,
+    algorithms: Sequence[str] = (),
 ) -> Capture:
-    """Read `source` once and store what is new of it.
+    """Read `source` once and store what is new of it; compute those `algorithms` that can be meanwhile.
 
     Raises:
         SourceError: the disk cannot be read or changed while it was read.
@@ -107,6 +111,7 @@ def capture(
     workers = options.workers or default_workers()
     ahead = min(workers, _MOST_AHEAD) + 1
     frames_ahead = 6 * min(workers, _MOST_AHEAD)
+    tee = Tee(algorithms)
     new = NewChunks(os.path.join(storage.scratch, "new-chunks"))
     with (
         ThreadPoolExecutor(1, "sync") as syncing,
@@ -114,7 +119,7 @@ def capture(
         ThreadPoolExecutor(workers, "capture") as pool,
     ):
         try:
-            scan = Scan(source, meter, pool, ahead=ahead, guide=base)
+            scan = Scan(source, meter, pool, ahead=ahead, guide=base, tap=tee if algorithms else None)
             packer = Packer(storage.new_blob, syncing)
             plan = Placing(storage, base, new)
             hashed = ordered_map(pool, _hash, scan.windows(), ahead=ahead)
@@ -137,7 +142,8 @@ def capture(
         copied=settled.copied,
     )
     packs = tuple(pack.descriptor for pack in settled.packs)
-    return Capture(SnapshotMap(entries, (disk,)), packs, stats, settled.made, settled.dissolved)
+    disk_map = SnapshotMap(entries, (disk,))
+    return Capture(disk_map, packs, stats, settled.made, settled.dissolved, tee.digests())
 
 
 def _hash(window: Window[Stretch]) -> Batch:

@@ -38,6 +38,17 @@ class DiskInput:
 
 
 @dataclass(frozen=True, slots=True)
+class SandboxInput:
+    """The disk of a stopped sandbox of microsandbox. `home` is the directory that microsandbox keeps everything in.
+
+    Its image, and the snapshot that it is the continuation of where that one is in the store, are told by the home.
+    """
+
+    home: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotDestination:
     """Where a new snapshot goes: under a name in the store, or as a directory of its own at a path."""
 
@@ -53,7 +64,7 @@ class SnapshotDestination:
 class SnapshotConfig:
     """What to capture, and how to describe it."""
 
-    source: DiskInput
+    source: DiskInput | SandboxInput
     destination: SnapshotDestination
     labels: tuple[tuple[str, str], ...] = ()
     """The last one of equal keys counts."""
@@ -66,6 +77,8 @@ class SnapshotConfig:
     """Name, digest or id of a snapshot in the store."""
     source_sandbox: str | None = None
     disk_name: str | None = None
+    fstype: str | None = None
+    """The file system on the disk; None: what its first bytes say."""
     trust_mtime: bool = False
     """Do not read a file whose times, size and inode are those of its last capture, where that is safe; see `sources`.
     Without effect on other disks, and where the snapshot goes to a path.
@@ -82,7 +95,19 @@ class SnapshotConfig:
             source_sandbox=self.source_sandbox,
             integrity=self.record_integrity,
             disk_name=self.disk_name,
+            fstype=self.fstype,
         )
+
+    @property
+    def disk(self) -> DiskInput:
+        """The source, which must be a disk.
+
+        Raises:
+            UsageError: it is a sandbox.
+        """
+        if isinstance(self.source, SandboxInput):
+            raise UsageError(f"sandbox {self.source.name!r}: expected a disk here, got a sandbox")
+        return self.source
 
 
 class _Creator(Protocol[Made_co]):
@@ -92,8 +117,8 @@ class _Creator(Protocol[Made_co]):
 class SnapshotBuilder:
     """Builds a SnapshotConfig step by step. Every step returns the builder."""
 
-    def __init__(self, source: DiskInput | str | os.PathLike[str]) -> None:
-        self._source = source if isinstance(source, DiskInput) else DiskInput(path=os.fspath(source))
+    def __init__(self, source: DiskInput | SandboxInput | str | os.PathLike[str]) -> None:
+        self._source = source if isinstance(source, DiskInput | SandboxInput) else DiskInput(path=os.fspath(source))
         self._destination: SnapshotDestination | None = None
         self._labels: list[tuple[str, str]] = []
         self._force = False

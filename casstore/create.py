@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from casstore import durable, spec
+from casstore import durable
 from casstore.artifact import Artifact
 from casstore.base import Base
-from casstore.capture import Capture, CaptureOptions, CaptureStats, Storage, capture
-from casstore.content import RangeReader
-from casstore.contents import hash_disk
+from casstore.binding import Bound, Created, Destination, naming_origins, without_damaged
+from casstore.capture import Capture, CaptureOptions, CaptureStats, capture
+from casstore.contents import integrity_of
 from casstore.digest import ChunkId
 from casstore.disk import DiskSource, filesystem_type, is_qcow2
 from casstore.diskmap import SnapshotMap
 from casstore.durable import Durability
 from casstore.errors import (
     AlreadyExists,
-    CorruptContent,
-    DamagedPacks,
-    DocumentError,
     NotFound,
     SourceError,
     storage_errors,
 )
-from casstore.intake import verify_claims
-from casstore.integrity import hasher, recorded_name
+from casstore.integrity import recorded_name
 from casstore.layout import LayoutTarget
 from casstore.manifest import (
     SCRATCH,
     ImageRef,
     Manifest,
     SnapshotFormat,
-    UpperIntegrity,
     UpperLayer,
     format_created_at,
-    is_rfc3339,
 )
 from casstore.names import parse_disk_name
-from casstore.oci import ArtifactManifest, Descriptor
+from casstore.oci import Descriptor
 from casstore.operation import Operation
 from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, Progress, silent
@@ -64,21 +57,8 @@ class Description:
     """The algorithm to record, in the command line's spelling; None records none."""
     disk_name: str | None = None
     """None: upper.ext4, disk.qcow2 or disk.raw."""
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """What a capture made."""
-
-    root: Descriptor
-    manifest: Manifest
-    stats: CaptureStats
-    added: int
-    """Bytes of the blobs that were staged for it: packs, map, config and manifest."""
-    unchanged_since: str | None = None
-    """The snapshot of the same disk whose content it has, because the disk's times said so: nothing was read."""
-    damaged: tuple[str, ...] = ()
-    """The packs of the store that were found damaged. Nothing of this snapshot relies on them."""
+    fstype: str | None = None
+    """None: what the disk's first bytes say."""
 
 
 class Earlier(NamedTuple):
@@ -86,22 +66,6 @@ class Earlier(NamedTuple):
 
     name: str
     artifact: Artifact
-
-
-class Destination(Storage, Protocol):
-    """Where a capture's blobs go."""
-
-    def add(self, data: bytes, media_type: str, /) -> Descriptor:
-        """Stage a small blob."""
-        ...
-
-    def verified(self, pack: Descriptor, /) -> Collection[int]:
-        """Which chunks of a stored pack were verified before."""
-        ...
-
-    def distrust(self, packs: Collection[str], /) -> None:
-        """Never again offer chunks of these packs, and drop what was staged."""
-        ...
 
 
 def build(
@@ -129,18 +93,12 @@ def build(
     """
     if description.integrity is not None:
         recorded_name(description.integrity)  # fail before the work, not after it
-    damaged: list[str] = []
-    while True:
-        try:
-            created = _build(source, destination, description, options, earlier, base, progress, clock)
-        except DamagedPacks as error:
-            if source.size is None or set(error.packs) <= set(damaged):
-                raise
-            damaged += error.packs
-            destination.distrust(error.packs)
-            base = None
-        else:
-            return replace(created, damaged=tuple(dict.fromkeys(damaged)))
+
+    def attempt(base: Artifact | None) -> Created:
+        return _build(source, destination, description, options, earlier, base, progress, clock)
+
+    created, damaged = without_damaged(attempt, destination, base=base, again=not source.in_order)
+    return replace(created, damaged=damaged)
 
 
 def _build(
@@ -159,7 +117,10 @@ def _build(
     if earlier is None:
         meter = Meter(progress, "capturing", None)
         of = None if base is None else Base(base, base.map.disks[0])
-        captured = capture(source, disk_name, storage=destination, base=of, options=options, meter=meter)
+        wanted = () if description.integrity is None else (description.integrity,)
+        captured = capture(
+            source, disk_name, storage=destination, base=of, options=options, meter=meter, algorithms=wanted
+        )
     else:
         captured = _captured(earlier.artifact, disk_name)
     if source.size is None and captured.map.disks[0].size == 0:
@@ -168,7 +129,7 @@ def _build(
         )
     manifest = Manifest(
         format=SnapshotFormat.QCOW2 if qcow2 else SnapshotFormat.RAW,
-        fstype=fstype,
+        fstype=description.fstype or fstype,
         image=description.image,
         parent=description.parent,
         created_at=format_created_at(clock()),
@@ -176,22 +137,14 @@ def _build(
         upper=UpperLayer(file=disk_name, size_bytes=captured.map.disks[0].size, integrity=None),
         source_sandbox=description.source_sandbox,
     )
-    with _fitting():
-        map_blob = destination.add(captured.map.to_bytes(), spec.MEDIA_MAP)
+    bound = Bound.stage(captured, destination)
     if description.integrity is not None:
-        with _naming_origins(captured):
-            manifest = _with_integrity(
-                manifest, captured, map_blob, destination, description.integrity, options, progress
-            )
-    config = destination.add(manifest.to_bytes(), spec.MEDIA_CONFIG)
-    artifact = _artifact_manifest(manifest, config, map_blob, captured)
+        with naming_origins(captured):
+            manifest = _with_integrity(manifest, bound, destination, description.integrity, options, progress)
     if earlier is None:
-        with _naming_origins(captured):
-            _verify(Artifact.assemble(destination, artifact, manifest, captured.map), captured, destination, options)
-    root = destination.add(artifact.raw, spec.MEDIA_MANIFEST)
-    added = captured.stats.new_stored + map_blob.size + config.size + root.size
-    unchanged_since = None if earlier is None else earlier.name
-    return Created(artifact.descriptor, manifest, captured.stats, added, unchanged_since)
+        bound.verify(bound.artifact(manifest, destination), destination, options)
+    created = bound.finish(manifest, destination)
+    return replace(created, unchanged_since=None if earlier is None else earlier.name)
 
 
 def _kind(head: bytes) -> tuple[bool, str]:
@@ -213,84 +166,25 @@ def _captured(artifact: Artifact, disk_name: str) -> Capture:
     return Capture(SnapshotMap(artifact.map.packs, (disk,)), artifact.manifest.packs, stats, made={})
 
 
-def _artifact_manifest(
-    manifest: Manifest, config: Descriptor, disk_map: Descriptor, captured: Capture
-) -> ArtifactManifest:
-    annotations = {}
-    if is_rfc3339(manifest.created_at):
-        annotations[spec.ANNOTATION_CREATED] = manifest.created_at
-    if manifest.image != SCRATCH:
-        annotations[spec.ANNOTATION_BASE_NAME] = manifest.image.ref
-        annotations[spec.ANNOTATION_BASE_DIGEST] = manifest.image.manifest_digest
-    with _fitting():
-        return ArtifactManifest.build(config=config, layers=[disk_map, *captured.packs], annotations=annotations)
-
-
-@contextlib.contextmanager
-def _fitting() -> Iterator[None]:
-    """Say what to do about a document that would be larger than registries and readers accept."""
-    try:
-        yield
-    except DocumentError as error:
-        raise SourceError(
-            f"the snapshot would not fit: {error}; it is spread over too many packs of earlier snapshots: capture the"
-            " disk into a store of its own (--store DIR), which writes few large ones"
-        ) from error
-
-
 def _with_integrity(
     manifest: Manifest,
-    captured: Capture,
-    map_blob: Descriptor,
-    blobs: RangeReader,
+    bound: Bound,
+    destination: Destination,
     algorithm: str,
     options: CaptureOptions,
     progress: Progress,
 ) -> Manifest:
-    """The manifest with the integrity of what was stored: read back, so that it also proves the stored bytes."""
-    config = Descriptor.of(manifest.to_bytes(), spec.MEDIA_CONFIG)
-    artifact = Artifact.assemble(
-        blobs, _artifact_manifest(manifest, config, map_blob, captured), manifest, captured.map
+    """The manifest with the integrity of the content: as it was read, or else read back."""
+    captured, artifact = bound.captured, bound.artifact(manifest, destination)
+    integrity = integrity_of(
+        artifact,
+        captured.map.disks[0],
+        algorithm,
+        known=captured.digests,
+        workers=options.workers,
+        progress=progress,
     )
-    disk = captured.map.disks[0]
-    digester = hasher(algorithm, disk.size)
-    meter = Meter(progress, "hashing", disk.size)
-    hash_disk(artifact, disk, [digester], workers=options.workers, meter=meter)
-    integrity = UpperIntegrity(algorithm=recorded_name(algorithm), digest=digester.finish())
     return replace(manifest, upper=replace(manifest.upper, integrity=integrity))
-
-
-def _verify(artifact: Artifact, captured: Capture, destination: Destination, options: CaptureOptions) -> None:
-    """Check what this capture relies on and did not make: frames that it copied, and deltas of stored packs for which
-    it brings the base.
-
-    Raises:
-        CorruptContent: one of them is wrong.
-    """
-    places = {pack.digest: n for n, pack in enumerate(artifact.manifest.packs)}
-
-    def known(pack: Descriptor) -> Collection[int]:
-        made = captured.made.get(pack.digest)
-        if made is not None:
-            return made
-        directory = artifact.directories[places[pack.digest]]
-        # What is stored and needs no base was verified when it came.
-        return destination.verified(pack) if directory.base_ids else range(len(directory))
-
-    verify_claims(artifact, known=known, workers=options.workers)
-
-
-@contextlib.contextmanager
-def _naming_origins(captured: Capture) -> Iterator[None]:
-    """What is found wrong with a copied frame is said of its new pack, which nobody will ever see."""
-    try:
-        yield
-    except CorruptContent as error:
-        if not captured.dissolved:
-            raise
-        origins = ", ".join(map(str, captured.dissolved))
-        problem = f"{error}; frames were copied from {origins}: verify the snapshots here"
-        raise DamagedPacks(problem, map(str, captured.dissolved)) from error
 
 
 class FreshLayout:

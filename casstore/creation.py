@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from casstore.catalog import Entry
@@ -16,10 +17,15 @@ from casstore.progress import Progress
 from casstore.storedir import StoreDirectory
 
 if TYPE_CHECKING:
+    from casstore.binding import Created, Destination
     from casstore.capture import CaptureOptions
-    from casstore.create import Created, Destination, Earlier
+    from casstore.create import Earlier
     from casstore.sources import Sighting, Sources
     from casstore.transaction import Transaction
+
+
+def _nothing() -> None:
+    """What a disk has to confirm."""
 
 
 def create_in_store(
@@ -30,8 +36,10 @@ def create_in_store(
     parent: Entry | None,
     options: CaptureOptions | None,
     progress: Progress,
+    confirm: Callable[[], None] = _nothing,
 ) -> Created:
-    """Capture a disk and give it its name; durable when this returns.
+    """Capture a disk and give it its name; durable when this returns. What `confirm` raises, when all is captured, ends
+    it without a name.
 
     Raises:
         As Store.create.
@@ -43,12 +51,12 @@ def create_in_store(
     from casstore.transaction import Transaction
 
     catalog, options = derived.catalog, options or CaptureOptions()
-    with config.source.open() as source:
+    with config.disk.open() as source:
         name = parse_name(config.destination.name or "")
         if not config.force:
             directory.refs.require_free(name)  # before the work, not only after it
         sources = Sources(os.path.join(directory.path, "cache"))
-        seen = None if config.source.path is None else Sighting.of(source, config.source.path)
+        seen = None if config.disk.path is None else Sighting.of(source, config.disk.path)
         directory.require_writable()
         with Transaction(directory, catalog, force=config.force, workers=options.workers) as change:
             description = config.description(None if parent is None else str(parent.id))
@@ -66,6 +74,7 @@ def create_in_store(
                 )
                 base = None if digest is None else change.reuse(digest)
             created = build(source, change, description, options=options, earlier=earlier, base=base, progress=progress)
+            confirm()
             change.commit(name, created.root)
     if seen is not None:
         sources.remember(SourceRecord(seen, created.root.digest))
@@ -79,8 +88,9 @@ def create_at_path(
     durability: Durability,
     options: CaptureOptions | None,
     progress: Progress,
+    confirm: Callable[[], None] = _nothing,
 ) -> tuple[Created, str]:
-    """Capture a disk into a directory of its own, an OCI layout; returns its tag, too.
+    """Capture a disk into a directory of its own, an OCI layout; returns its tag, too. For `confirm` see above.
 
     Raises:
         As Store.create.
@@ -92,12 +102,14 @@ def create_at_path(
     path = config.destination.path
     if path is None:
         raise UsageError("snapshot destination: expected a path, got a name")
-    with config.source.open() as source:
+    with config.disk.open() as source:
 
         def capture_into(destination: Destination, scratch: str) -> Created:
             source.clone_into(scratch)
             description = config.description(parent_id)
-            return build(source, destination, description, options=options or CaptureOptions(), progress=progress)
+            made = build(source, destination, description, options=options or CaptureOptions(), progress=progress)
+            confirm()
+            return made
 
         return make(path, capture_into, force=config.force, durability=durability), PATH_TAG
 

@@ -79,17 +79,21 @@ class DiskSource:
         self._piped = 0
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, block_device: bool = False) -> Self:
-        """Open a regular file (symlinks are followed, once) or, if asked for, a block device.
+    def open(cls, path: str | os.PathLike[str], *, block_device: bool = False, folder: int | None = None) -> Self:
+        """Open a regular file (symlinks are followed, once) or, if asked for, a block device. With the descriptor of
+        its `folder` the last part of `path` is opened in there, and must be no symlink.
 
         Raises:
             SourceError: missing, unreadable, or anything else: a directory, FIFO, socket or character device never
                 blocks and is never read.
         """
         subject = f"disk {os.fspath(path)!r}"
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            fd = os.open(path, flags) if folder is None else _open_in(folder, path, flags)
         except (OSError, ValueError) as error:
+            if folder is not None and getattr(error, "errno", None) == errno.ELOOP:
+                raise SourceError(f"{subject}: expected a regular file, got a symlink") from error
             raise SourceError(f"{subject}: {getattr(error, 'strerror', None) or error}") from error
         try:
             source = cls(fd, subject, _size(fd, subject, block_device=block_device), seekable=True)
@@ -103,6 +107,11 @@ class DiskSource:
     def stream(cls, fd: int, *, subject: str = "disk from standard input") -> Self:
         """Read a disk from a pipe; `fd` is closed with the source."""
         return cls(fd, subject, None, seekable=False)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it can be read once only, from front to back."""
+        return not self._seekable
 
     def fileno(self) -> int:
         """The disk's descriptor."""
@@ -301,6 +310,10 @@ class DiskSource:
                 f" {self._stamp.mtime_ns} ns, got {now.size} bytes of {now.mtime_ns} ns; stop whatever writes to it"
                 " and capture again"
             )
+
+
+def _open_in(folder: int, path: str | os.PathLike[str], flags: int) -> int:
+    return os.open(os.path.basename(path), flags | os.O_NOFOLLOW, dir_fd=folder)
 
 
 def _let_clock_tick(fd: int) -> None:

@@ -27,12 +27,10 @@ from blake3 import blake3
 from casstore import spec
 from casstore.errors import UnsupportedVersion, UsageError
 
-SHA256: Final = "sha256"
-SPARSE_SHA256: Final = "msb-sparse-sha256-v1"
-MERKLE_BLAKE3: Final = "msb-file-merkle-blake3-v1"
-
-LEAF: Final = 64 * spec.KIB
-"""Bytes of a leaf of the tree; the last one is filled up with zeros."""
+SHA256: Final = spec.SHA256
+SPARSE_SHA256: Final = spec.SPARSE_SHA256
+MERKLE_BLAKE3: Final = spec.MERKLE_BLAKE3
+LEAF: Final = spec.MERKLE_LEAF
 
 _ZEROS: Final = memoryview(bytes(spec.MIB))
 _SPARSE_PREFIX: Final = SPARSE_SHA256.encode() + b"\0"

@@ -17,6 +17,9 @@ Json = Any
 """What `load` returns: dict, list, str, int, bool or None; never float."""
 
 MAX_DEPTH = 64
+TEXT = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+"""A regular expression for a text in JSON that has been loaded."""
+
 _INT_DIGITS = 20  # 2^64 has 20; CPython itself refuses past 4300, slowly before that
 _INT_RANGE = range(-(2**63), 2**64)
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -88,7 +88,7 @@ class OpenStore:
         handles = []
         for entry in self._catalog.entries():
             if entry.manifest.has_labels(wanted):
-                handles += [SnapshotHandle(name, self._ref_path(name), entry, self) for name in entry.names]
+                handles += [SnapshotHandle(name, self.ref_path(name), entry, self) for name in entry.names]
         return handles
 
     def problems(self) -> Sequence[BrokenRef]:
@@ -108,7 +108,7 @@ class OpenStore:
             UsageError: the prefix or id belongs to several snapshots.
         """
         digest, names = self._resolve(selector)
-        return SnapshotHandle(names[0], self._ref_path(names[0]), self._entry(digest), self)
+        return SnapshotHandle(names[0], self.ref_path(names[0]), self._entry(digest), self)
 
     def open_snapshot(self, selector: str) -> Snapshot:
         """Read a snapshot's documents, by name, digest, id or prefix.
@@ -269,7 +269,8 @@ class OpenStore:
     def _descriptor(self, digest: Digest) -> Descriptor:
         return self._directory.resolve(str(digest))
 
-    def _ref_path(self, name: str) -> str:
+    def ref_path(self, name: str) -> str:
+        """What a snapshot's `path` is: where its name stands."""
         return os.path.join(self._directory.refs.path, name)
 
     def _entry(self, digest: Digest) -> Entry:
@@ -277,7 +278,7 @@ class OpenStore:
 
     def _read(self, digest: Digest, names: Sequence[SnapshotName]) -> Snapshot:
         return Snapshot.read(
-            self._ref_path(names[0]), self._directory.blobs, self._descriptor(digest), self._directory.relying_on, names
+            self.ref_path(names[0]), self._directory.blobs, self._descriptor(digest), self._directory.relying_on, names
         )
 
     def _resolve(self, selector: str) -> tuple[Digest, Sequence[SnapshotName]]:

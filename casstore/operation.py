@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -224,10 +224,10 @@ class Operation:
             os.unlink(self.staged.path_of(digest))
         return False
 
-    def drop_staged(self) -> None:
-        """Remove everything that is staged."""
+    def drop_staged(self, *, but: Collection[Digest] = ()) -> None:
+        """Remove everything that is staged, `but` for some."""
         with storage_errors("dropping blobs"):
-            for digest in self.digests():
+            for digest in set(self.digests()).difference(but):
                 os.unlink(self.staged.path_of(digest))
 
     def close(self, *, keep: bool = False) -> None:

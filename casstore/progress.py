@@ -45,6 +45,10 @@ class Meter:
         self._lock = threading.Lock()
         progress(ProgressEvent(phase, 0, total))
 
+    def aside(self, phase: str, total: int | None) -> Meter:
+        """A meter of another phase, which goes on meanwhile, or before this one begins."""
+        return Meter(self._progress, phase, total)
+
     def add(self, count: int, part: Part | None = None) -> None:
         """`count` more bytes are done, of `part`; negative where work must be done again."""
         with self._lock:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from casstore import spec
 from casstore.content import ReferrerLister, Source, Stopper, TagLister, Untagger
+from casstore.dialects import read_config
 from casstore.digest import Digest
-from casstore.errors import CasstoreError, DigestMismatch, NotOffered, Unavailable, UnsupportedVersion, UsageError
+from casstore.errors import CasstoreError, DigestMismatch, NotOffered, Unavailable, UsageError
 from casstore.graph import Plan, in_parallel
 from casstore.manifest import Manifest
 from casstore.names import is_reserved, parse_name
@@ -262,11 +263,11 @@ def _job(source: Source, here: Reference, there: Reference, options: TransferOpt
     return Job(survey(source, root, raw, referrers=options.referrers), tag)
 
 
-def _config(source: Source, artifact_manifest: ArtifactManifest, subject: str) -> Manifest:
-    config = artifact_manifest.config
-    if config.media_type != spec.MEDIA_CONFIG:
-        raise UnsupportedVersion(subject, f"config of type {config.media_type}", at="config.mediaType")
-    return Manifest.parse(fetch_all(source, config, limit=spec.MAX_MANIFEST), subject=f"{subject}: config")
+def _config(source: Source, artifact_manifest: ArtifactManifest, subject: str, *, with_labels: bool = True) -> Manifest:
+    def read(descriptor: Descriptor) -> bytes:
+        return fetch_all(source, descriptor, limit=spec.MAX_MANIFEST)
+
+    return read_config(artifact_manifest, read, subject=subject, with_labels=with_labels)
 
 
 def _entry(
@@ -301,7 +302,7 @@ def _read_entry(source: Source, root: Descriptor, reference: str, name: str) -> 
     stored = None if manifest.manifests else root.size + sum({b.digest: b.size for b in manifest.blobs}.values())
     if manifest.descriptor.artifact_type != spec.ARTIFACT_TYPE:
         return RemoteEntry(reference, name, "other", root.digest, stored, created_at=created)
-    config = _config(source, ArtifactManifest.parse(raw, subject=reference), reference)
+    config = _config(source, ArtifactManifest.parse(raw, subject=reference), reference, with_labels=False)
     return RemoteEntry(
         reference,
         name,

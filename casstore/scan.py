@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -32,6 +32,7 @@ _SAMPLES = 32
 _SAMPLE = MIB
 
 
+_NOTHING = memoryview(b"")
 _NO_HASHES, _NO_ZEROS = np.empty(0, np.uint64), np.empty(0, np.bool_)
 
 Known = TypeVar("Known")
@@ -91,8 +92,22 @@ class _Read(NamedTuple, Generic[Known]):
     zero: npt.NDArray[np.bool_]
     last: bool
     """A chunk must end here."""
+    plain: memoryview
+    """The disk's bytes, if somebody else wants them, too."""
     known: Sequence[Known] = ()
     """If there is something, it is all that there is."""
+
+
+class Tap(Protocol):
+    """Gets all that is read of a disk, in its order, while it is captured; what it does not get is zero."""
+
+    def begin(self, size: int | None, extents: Sequence[Extent] | None, /) -> object:
+        """Before anything else: the bytes of the disk, and what is allocated of them, as far as that is known."""
+        ...
+
+    def __call__(self, offset: int, data: memoryview, /) -> object:
+        """The disk's bytes from `offset` on."""
+        ...
 
 
 class _Buffers:
@@ -119,12 +134,21 @@ class Scan(Generic[Known]):
 
     Reading and hashing the blocks is done in the threads of `pool`, some parts ahead; a pipe is read by the caller's.
     With a `guide`, parts end where the guide says, chunks end where parts do, and what is as expected is not cut.
+    A `tap` is called in a thread of its own, with what is read.
     """
 
     def __init__(
-        self, source: DiskSource, meter: Meter, pool: Executor, *, ahead: int, guide: Guide[Known] | None = None
+        self,
+        source: DiskSource,
+        meter: Meter,
+        pool: Executor,
+        *,
+        ahead: int,
+        guide: Guide[Known] | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self._source, self._meter, self._pool, self._ahead, self._guide = source, meter, pool, ahead, guide
+        self._tap = tap
         self._buffers = _Buffers((chunker.LOOKAHEAD * BLOCK) + WINDOW)
         self.size = 0
         self.extents: list[Extent] = []
@@ -144,7 +168,9 @@ class Scan(Generic[Known]):
         else:
             end = MAX_DISK if self._source.size is None else self._source.size
             look_in = regions = [(0, end)]
-        yield from self._cut(self._reads(regions, look_in), look_in)
+        if self._tap is not None:
+            self._tap.begin(self._source.size, None if look_in else list(self.extents))
+        yield from self._cut(self._tapped(self._reads(regions, look_in)), look_in)
         self.extents = merge(self.extents)
         self._source.check_unchanged()
 
@@ -152,28 +178,42 @@ class Scan(Generic[Known]):
         parts = (part for start, end in regions for part in _parts(start, end, self._guide))
         # Where the extents are not known every block is looked at.
         parts = (part._replace(expected=None) if _near(look_in, part.start, part.stop) else part for part in parts)
-        if self._source.size is not None:
+        if not self._source.in_order:
             yield from ordered_map(self._pool, self._read, parts, ahead=self._ahead)
             return
         for part in parts:
             yield (read := self._read(part))
-            if read.last:
+            if read.length < part.stop - part.start:  # the end of a pipe
                 return
+
+    def _tapped(self, reads: Iterable[_Read[Known]]) -> Iterator[_Read[Known]]:
+        if self._tap is None:
+            yield from reads
+            return
+        tap = self._tap
+
+        def pass_on(read: _Read[Known]) -> _Read[Known]:
+            tap(read.offset, read.plain)
+            return read._replace(plain=_NOTHING)
+
+        with ThreadPoolExecutor(1, "tap") as tapping:
+            yield from ordered_map(tapping, pass_on, reads, ahead=self._ahead)
 
     def _read(self, part: _Part[Known]) -> _Read[Known]:
         room, wanted = chunker.LOOKAHEAD * BLOCK, part.stop - part.start
         buffer = self._buffers.take()
         got = self._source.read_into(buffer.data[room : room + wanted], part.start)
+        plain = _NOTHING if self._tap is None else buffer.data[room : room + got]
         if part.expected is not None and got == wanted:
             known = part.expected.match(buffer.data[room : room + got], part.start)
             if known:
-                return _Read(part.start, buffer[:0], got, _NO_HASHES, _NO_ZEROS, part.last, known)
+                return _Read(part.start, buffer[:0], got, _NO_HASHES, _NO_ZEROS, part.last, plain, known)
         blocks = -(-got // BLOCK)
         buffer[room + got : room + blocks * BLOCK] = 0
         buffer = buffer[: room + blocks * BLOCK]
         hashes = chunker.block_hashes(buffer[room:])
         zero = chunker.zero_blocks(buffer[room:], hashes)
-        return _Read(part.start, buffer, got, hashes, zero, part.last or got < wanted)
+        return _Read(part.start, buffer, got, hashes, zero, part.last or got < wanted, plain)
 
     def _cut(self, reads: Iterable[_Read[Known]], look_in: list[Extent]) -> Iterator[Window[Known]]:
         """In the ranges `look_in` the extents are not known: there they are the non-zero blocks."""
@@ -225,12 +265,12 @@ def _parts(start: int, end: int, guide: Guide[Known] | None) -> Iterator[_Part[K
 
 
 def sample(source: DiskSource) -> list[ChunkId]:
-    """The digests of some hundred chunks from all over a disk; none of a pipe.
+    """The digests of some hundred chunks from all over a disk; none of one that can be read once only.
 
     Raises:
         SourceError: an I/O error, or the disk was truncated.
     """
-    if source.size is None:
+    if source.size is None or source.in_order:
         return []
     data = list(source.extents()) if source.holes_are_known() else [(0, source.size)]
     total = sum(length for _, length in data)

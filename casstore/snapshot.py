@@ -17,19 +17,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from casstore import durable
-from casstore.config import DiskInput, SnapshotBuilder
+from casstore.config import DiskInput, SandboxInput, SnapshotBuilder
 from casstore.content import Fetcher, RangeReader
 from casstore.digest import Digest
 from casstore.durable import Durability
-from casstore.errors import AlreadyExists, CorruptContent, NotFound, StorageError
-from casstore.manifest import MANIFEST_FILENAME, Manifest, SnapshotFormat, created_time
+from casstore.errors import AlreadyExists, CorruptContent, NotFound, StorageError, UsageError
+from casstore.manifest import Manifest, SnapshotFormat, created_time
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.progress import Meter, Progress, silent
 
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
+    from casstore.binding import Created
     from casstore.catalog import Entry
-    from casstore.create import Created
     from casstore.frame import Buffer
     from casstore.salvage import Salvaged
     from casstore.verify import VerifyReport
@@ -57,8 +57,8 @@ class Snapshot:
     """What it cost, when it was just created."""
 
     @staticmethod
-    def builder(source: DiskInput | str | os.PathLike[str]) -> SnapshotBuilder:
-        """Start to configure a new snapshot of a disk."""
+    def builder(source: DiskInput | SandboxInput | str | os.PathLike[str]) -> SnapshotBuilder:
+        """Start to configure a new snapshot of a disk, or of a sandbox's."""
         return SnapshotBuilder(source)
 
     @classmethod
@@ -172,15 +172,18 @@ class Snapshot:
         destination: str | os.PathLike[str],
         *,
         force: bool = False,
+        document: Manifest | None = None,
         seeds: Iterable[str | os.PathLike[str]] = (),
         workers: int = 0,
         progress: Progress = silent,
         durability: Durability = Durability.FULL,
     ) -> str:
-        """Write the disk back; returns the path of its file.
+        """Write the disk back; returns the path of its file, of a chain's last one.
 
-        A destination that ends in "/" or is a directory gets `manifest.json` and the disk under its own name, as
-        microsandbox keeps a snapshot; any other becomes the disk's file.
+        A destination that ends in "/" or is a directory becomes an artifact directory, as microsandbox keeps a
+        snapshot: the snapshot manifest, and the disk under its own name. So does any destination for a chain of several
+        files, or if a `document` is given to be written in place of the snapshot's own; see Store.document. Else the
+        destination becomes the disk's file.
 
         `seeds` are disk files that may have much in common with this one, as the disk that is replaced: they are read
         first, and what they hold is taken from there, as reflinks where the file system has them. They may change.
@@ -191,19 +194,33 @@ class Snapshot:
             NotFound, CorruptContent: a blob is missing or damaged; nothing was written under the file's name.
             StorageError: the file system refused.
         """
-        from casstore.restore import restore_file
         from casstore.seeds import Seeds
 
+        path = os.fspath(destination)
         with self.rely(self.needs), Seeds.open(seeds) as found:
             artifact = self.artifact()
-            disk = artifact.map.disks[0]
-            with self._placed(destination, force=force, durability=durability) as path:
-                if found:
-                    found.learn(artifact, disk, workers=workers, meter=Meter(progress, _READING, None))
-                meter = Meter(progress, "restoring", _covered(artifact))
-                restore_file(
-                    artifact, disk, path, force=force, workers=workers, meter=meter, durability=durability, seeds=found
+            if document is not None or len(artifact.map.disks) > 1 or path.endswith("/") or os.path.isdir(path):
+                from casstore.microsandbox.output import write_directory
+
+                return write_directory(
+                    artifact,
+                    document or self.manifest,
+                    path,
+                    force=force,
+                    workers=workers,
+                    progress=progress,
+                    durability=durability,
+                    seeds=found,
                 )
+            from casstore.restore import restore_file
+
+            disk = artifact.map.disks[0]
+            if found:
+                found.learn(artifact, disk, workers=workers, meter=Meter(progress, _READING, None))
+            meter = Meter(progress, "restoring", _covered(artifact))
+            restore_file(
+                artifact, disk, path, force=force, workers=workers, meter=meter, durability=durability, seeds=found
+            )
         return path
 
     def salvage(
@@ -221,6 +238,7 @@ class Snapshot:
 
         Raises:
             AlreadyExists, SourceError, StorageError: as `restore`.
+            UsageError: it is a chain of several files, of which one with holes is of no use.
             CorruptContent: the map is missing or damaged, so nothing is known; nothing was written then.
         """
         from casstore.salvage import load_remains, salvage_file
@@ -229,7 +247,10 @@ class Snapshot:
         with self.rely(self._present()), Seeds.open(seeds) as found:
             remains = load_remains(self.blobs, self.root)
             artifact = remains.artifact
-            with self._placed(destination, force=force, durability=durability) as path:
+            if len(remains.disks) > 1:
+                told = f"snapshot {self.digest}: expected one file to salvage, got a chain of {len(remains.disks)}"
+                raise UsageError(f"{told}; mend it from a good copy")
+            with self._placed(artifact, destination, force=force, durability=durability) as path:
                 if found:
                     meter = Meter(progress, _READING, None)
                     found.learn(artifact, artifact.map.disks[0], workers=workers, meter=meter)
@@ -239,7 +260,9 @@ class Snapshot:
                 )
 
     @contextlib.contextmanager
-    def _placed(self, destination: str | os.PathLike[str], *, force: bool, durability: Durability) -> Iterator[str]:
+    def _placed(
+        self, artifact: Artifact, destination: str | os.PathLike[str], *, force: bool, durability: Durability
+    ) -> Iterator[str]:
         """The path of the disk's file, to be written in the block; with the snapshot manifest beside it, afterwards,
         where the destination is a directory.
         """
@@ -247,12 +270,17 @@ class Snapshot:
         if not path.endswith("/") and not os.path.isdir(path):
             yield path
             return
-        manifest_path = os.path.join(path, MANIFEST_FILENAME)
+        manifest_path = os.path.join(path, self.manifest.filename)
         if os.path.lexists(manifest_path) and not force:
             raise AlreadyExists(f"{manifest_path!r} exists already; choose another place, or force with -f")
-        durable.make_directories(path.rstrip("/") or "/", durability)
-        yield os.path.join(path, self.manifest.upper.file)
-        durable.replace_file(manifest_path, self.manifest.to_bytes(), mode=0o644, durability=durability)
+        from casstore.microsandbox.output import Plan
+
+        plan = Plan.of(artifact, self.manifest)
+        disk = os.path.join(path, plan.disks[0])
+        durable.make_directories(os.path.dirname(disk) or "/", durability)
+        yield disk
+        for name, data in plan.documents.items():
+            durable.replace_file(os.path.join(path, name), data, mode=0o644, durability=durability)
 
     def _present(self) -> Mapping[Digest, int]:
         """Those of its blobs that are there with their size."""
@@ -267,12 +295,15 @@ class Snapshot:
         """Pass all bytes of the disk, holes as zeros, to `write`, in order.
 
         Raises:
+            UsageError: it is a chain of several files.
             NotFound, CorruptContent: a blob is missing or damaged; what was passed before is right.
         """
         from casstore.restore import restore_stream
 
         with self.rely(self.needs):
             artifact = self.artifact()
+            if len(artifact.map.disks) > 1:
+                raise UsageError(f"snapshot {self.digest}: it is a chain of files; restore it into a directory")
             meter = Meter(progress, "restoring", self.size_bytes)
             restore_stream(artifact, artifact.map.disks[0], write, workers=workers, meter=meter)
 

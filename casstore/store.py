@@ -6,7 +6,8 @@
 
 Names, digests and ids select snapshots: `base`, `sha256:1f00...` or a prefix of at least six digits.
 
-What is about names is in openstore, what pushes and pulls in moving; here is the rest.
+What is about names is in openstore, what pushes and pulls in moving, what imports and exports in exchanging; here is
+the rest.
 
 What works on content needs numpy (0.1 to 0.2 s to import), and is imported by the methods that do: looking is quick.
 """
@@ -17,13 +18,14 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-from casstore.config import SnapshotConfig
+from casstore.config import SandboxInput, SnapshotConfig
 from casstore.derived import Derived
 from casstore.durable import Durability
+from casstore.exchanging import ExchangingStore
 from casstore.gc import GcReport, collect
 from casstore.layout import LayoutTarget
 from casstore.listing import nothing_to_keep
-from casstore.moving import MovingStore
+from casstore.manifest import Dialect
 from casstore.names import parse_name
 from casstore.progress import Progress, silent
 from casstore.selection import resolve_ref
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from casstore.verify import VerifyReport
 
 
-class Store(MovingStore):
+class Store(ExchangingStore):
     """An open store; use `open` or `init`, and close it, or use it in a `with`. Not thread-safe.
 
     `check` and `repair` take a path: a store that is damaged may not open.
@@ -76,6 +78,7 @@ class Store(MovingStore):
 
         Raises:
             SourceError: the disk cannot be read, or changed while it was read.
+            SandboxNotFound, SandboxNotStopped, UnsuitableSandbox: the source is a sandbox that cannot be captured.
             AlreadyExists: the name or path is taken, and the config does not force.
             NotFound: the parent is not in the store.
             StorageError: the file system refused; the store is unchanged.
@@ -91,14 +94,15 @@ class Store(MovingStore):
                 options=options,
                 progress=progress,
             )
-        created = create_in_store(
-            self._directory,
-            self._derived,
-            config,
-            parent=parent,
-            options=options,
-            progress=progress,
-        )
+        directory, derived, source = self._directory, self._derived, config.source
+        if isinstance(source, SandboxInput):
+            from casstore.sandboxes import create_from_sandbox
+
+            created = create_from_sandbox(
+                directory, derived, config, source, parent=parent, options=options, progress=progress
+            )
+        else:
+            created = create_in_store(directory, derived, config, parent=parent, options=options, progress=progress)
         return self._read(created.root.digest, [parse_name(config.destination.name or "")]).with_cost(created)
 
     @staticmethod
@@ -116,8 +120,15 @@ class Store(MovingStore):
             As `create`.
         """
         from casstore.creation import create_at_path
+        from casstore.sandboxes import create_sandbox_at_path
 
-        created, tag = create_at_path(config, parent_id, durability=durability, options=options, progress=progress)
+        source = config.source
+        if isinstance(source, SandboxInput):
+            created, tag = create_sandbox_at_path(
+                config, source, parent_id, durability=durability, options=options, progress=progress
+            )
+        else:
+            created, tag = create_at_path(config, parent_id, durability=durability, options=options, progress=progress)
         path = config.destination.path or ""
         return Snapshot.read(path, LayoutTarget(path), created.root, nothing_to_keep, (tag,)).with_cost(created)
 
@@ -144,6 +155,7 @@ class Store(MovingStore):
             with Store.open(path, options=self._directory.options) as other:
                 return other.reindex()
         self._directory.require_writable()
+        self._catch_up()  # so that a name that is gone is told before it is forgotten
         self._catalog.clear()
         self._catch_up()
         return self._catalog.count()
@@ -227,14 +239,19 @@ class Store(MovingStore):
         destination: str | os.PathLike[str],
         *,
         force: bool = False,
+        dialect: Dialect | None = None,
         seeds: Sequence[str | os.PathLike[str]] = (),
         workers: int = 0,
         progress: Progress = silent,
     ) -> str:
-        """Write a snapshot's disk to a file or directory; see `Snapshot.restore`."""
+        """Write a snapshot's disk to a file or directory; see `Snapshot.restore`. With a `dialect` it is an artifact
+        directory of that form; see `document`.
+        """
+        document = None if dialect is None else self.document(selector, dialect, workers=workers, progress=progress)
         return self.open_snapshot(selector).restore(
             destination,
             force=force,
+            document=document,
             seeds=seeds,
             workers=workers,
             progress=progress,

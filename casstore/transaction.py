@@ -30,6 +30,7 @@ from casstore.oci import AnyManifest, Descriptor
 from casstore.operation import StagedBlob
 from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, silent
+from casstore.staged import StagedSnapshots
 from casstore.storedir import StoreDirectory
 from casstore.streams import BytesSource, fetch_all, read_through
 
@@ -56,13 +57,16 @@ class Transaction:
         self._attached: dict[ReferrerName, Digest] = {}
         self._distrusted: set[str] = set()
         self._proven: set[Digest] = set()  # packs that were verified for themselves as soon as they had come
-        self._directory_of = lru_cache(64)(lambda pack: load_directory(self._blobs, pack.descriptor, pack.directory))
-        self._lookup = Lookup(catalog.lookup, self._directory_of, self._may_use)
+        self._made = StagedSnapshots(self._operation.path)
+        self._kept: frozenset[Digest] = frozenset()  # staged blobs that staged snapshots need
+        self._directory_of = lru_cache(64)(lambda pack: load_directory(self, pack.descriptor, pack.directory))
+        self._lookup = Lookup(self._places, self._directory_of, self._may_use)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._made.close()
         self._operation.close(keep=self._keep and kind is not None)
 
     @property
@@ -83,6 +87,14 @@ class Transaction:
         self._lookup.bases |= artifact.bases()
         return artifact
 
+    def remember(self, artifact: Artifact) -> None:
+        """Let what is captured from now on share the chunks of a snapshot whose blobs are staged or relied on, and were
+        verified. It need not be complete: only its packs count.
+        """
+        self._made.add(artifact)
+        self._lookup.bases |= artifact.bases()
+        self._kept = frozenset(self._operation.digests())
+
     def new_blob(self) -> StagedBlob:
         """Start to stage a blob."""
         return self._operation.new_blob()
@@ -97,27 +109,34 @@ class Transaction:
         """Where these chunks are stored, in packs that stay until the commit, as do those of their bases; see
         capture.Storage.
         """
-        candidates = self._catalog.lookup(ids)
+        candidates = self._places(ids)
         with self._directory.shared() if candidates else contextlib.nullcontext():
             return self._lookup.choose(ids, candidates, prefer=prefer, full=full)
 
+    def _places(self, ids: Sequence[ChunkId]) -> Mapping[ChunkId, Sequence[Place]]:
+        """What the catalog says, after what is staged."""
+        stored, staged = self._catalog.lookup(ids), self._made.lookup(ids)
+        return {**stored, **{each: [*places, *stored.get(each, ())] for each, places in staged.items()}}
+
     def _may_use(self, pack: Descriptor) -> bool:
-        return str(pack.digest) not in self._distrusted and self._rely_on(pack)
+        if str(pack.digest) in self._distrusted:
+            return False
+        return pack.digest in self._kept or self._rely_on(pack)
 
     def directory(self, pack: StoredPack) -> PackDirectory:
         """The directory of a pack that is relied on; see capture.Storage."""
         return self._directory_of(pack)
 
     def verified(self, pack: Descriptor) -> Collection[int]:
-        """Which chunks of a stored pack were verified when it came."""
-        return self._catalog.chunks_of(pack.digest)
+        """Which chunks of a stored pack were verified when it came, or of a staged one when it was made."""
+        return self._catalog.chunks_of(pack.digest) or self._made.chunks_of(pack.digest)
 
     def distrust(self, packs: Collection[str]) -> None:
         """See create.Destination."""
         self._distrusted.update(packs)
         bases = self._lookup.bases.items()
         self._lookup.bases = {base: place for base, place in bases if str(place.pack.descriptor.digest) not in packs}
-        self._operation.drop_staged()
+        self._operation.drop_staged(but=self._kept)
 
     def _rely_on(self, descriptor: Descriptor) -> bool:
         """Take a stored blob of the right size into the lease; call with the lock held."""
@@ -249,10 +268,22 @@ class Transaction:
             StorageError: the file system refused. The name is as it was; or, where only making it durable failed, it is
                 new.
         """
+        self.commit_all({name: root})
+
+    def commit_all(self, names: Mapping[SnapshotName, Descriptor], *, unforced: Collection[SnapshotName] = ()) -> None:
+        """As `commit`, for several names, in their order. Without `force` all are given, or none; a power cut may leave
+        the first ones. Whatever `force` says, those that are `unforced` are taken from nobody.
+        """
         with self._directory.shared():
             self._directory.require(self._relied, to_last=True)
             self._operation.move_to(self._blobs)
             with self._directory.changing_refs() as refs:
                 for referrer, digest in self._attached.items():
                     refs.set(referrer, digest, force=self._force)
-                refs.set(name, root.digest, force=self._force)
+                for name in unforced:
+                    refs.require_free(name, unless=names[name].digest)
+                if len(names) > 1 and not self._force:
+                    refs.set_all({name: root.digest for name, root in names.items()})
+                    return
+                for name, root in names.items():
+                    refs.set(name, root.digest, force=self._force)

@@ -138,7 +138,9 @@ class Replay:
         """What the disk may have been compared with, the likeliest first."""
         config = self.artifact.config
         newest = self._earlier[::-1]
-        parents: list[Digest | None] = [digest for digest, each in newest if str(each.id) == config.parent]
+        parents: list[Digest | None] = [
+            digest for digest, each in newest if config.parent in {str(each.id), each.known_as}
+        ]
         if parents:
             return parents
         chosen = choose_base(

@@ -1,0 +1,1 @@
+"""What other programs' snapshots are: microsandbox's artifact directories, its home, and how they come into a store."""
