@@ -23,6 +23,8 @@ class Settings:
 
     store: str
     """The store's directory: --store, else $CASSTORE_STORE, else ~/.casstore."""
+    microsandbox_home: str
+    """Where microsandbox keeps its sandboxes and snapshots: $MSB_HOME, else ~/.microsandbox."""
     auth_files: tuple[str, ...]
     """The files of passwords, in the order in which they are asked: $REGISTRY_AUTH_FILE or else Podman's
     $XDG_RUNTIME_DIR/containers/auth.json, then Docker's: $DOCKER_CONFIG/config.json or ~/.docker/config.json."""
@@ -75,6 +77,7 @@ class Settings:
         http_names = ("http_proxy",) if "REQUEST_METHOD" in known else ("http_proxy", "HTTP_PROXY")
         return cls(
             store=expand_home(store or known.get("CASSTORE_STORE") or "~/.casstore"),
+            microsandbox_home=expand_home(known.get("MSB_HOME") or "~/.microsandbox"),
             auth_files=tuple(filter(None, (own or podman, docker))),
             login_file=own or docker,
             netrc=expand_home(first("CASSTORE_NETRC")) or None,

@@ -25,7 +25,7 @@ import click
 from casstore.cli.render import line, printable
 from casstore.errors import CasstoreError, StorageError
 
-DAMAGED = 3
+DAMAGED = UNVERIFIABLE = 3
 """What a check that found damage exits with: no error, for it did what was asked."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,6 +41,16 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
         self.advice = ""
         """What becomes of the work, where there is more to say than that it was stopped."""
+
+
+@contextlib.contextmanager
+def stopping(advice: str) -> Iterator[None]:
+    """Say what becomes of the work where a signal stops it."""
+    try:
+        yield
+    except Stopped as stopped:
+        stopped.advice = advice
+        raise
 
 
 class Report:

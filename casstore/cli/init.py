@@ -22,7 +22,7 @@ from casstore.cli.session import Session
 def init(session: Session, shared: bool) -> None:
     """Make an empty store, for you alone unless you share it.
 
-    An empty directory of yours that is there is closed to others, too. create and pull also make the store when it is
+    An empty directory of yours that is there is closed to others, too. create, import and pull also make it when it is
     missing, but leave the mode of a directory that is there as it is. Of a store that is there only who may read it is
     changed, and only by --shared.
     """

@@ -25,7 +25,11 @@ _SECTIONS = {
         "restore": "capture:restore",
         "tag": "snapshots:tag",
         "remove": "snapshots:remove",
-        "undo": "retention:undo",
+        "undo": "removal:undo",
+    },
+    "Archives and artifact directories": {
+        "export": "archives:export",
+        "import": "archives:import_",
     },
     "Registries and OCI layouts": {
         "push": "transfers:push",
@@ -46,12 +50,13 @@ _SECTIONS = {
     },
 }
 _VERBS = {verb: home for verbs in _SECTIONS.values() for verb, home in verbs.items()}
-_ALIASES = {"ls": "list", "rm": "remove", "df": "stats"}
+_ALIASES = {"ls": "list", "rm": "remove", "df": "stats", "save": "export", "load": "import"}
 
 _START = """\
 casstore keeps snapshots of disks, and moves them to and from container registries.
 
   casstore create NAME --disk FILE     keep a disk
+  casstore create NAME --from SANDBOX  keep the disk of a stopped sandbox of microsandbox
   casstore list                        show what is kept
   casstore restore NAME FILE           write a disk back
   casstore push NAME HOST/REPO:TAG     copy a snapshot to a registry

@@ -118,12 +118,13 @@ def _fields(found: RemoteSnapshot) -> list[tuple[str, str]]:
         pairs.append(("Source Sandbox", manifest.source_sandbox))
     if manifest.labels:
         pairs.append(("Labels", ", ".join(f"{key}={value}" for key, value in manifest.labels.items())))
+    pairs += render.form_fields(manifest)
     pairs.append(("Media Type", found.root.media_type))
     return pairs
 
 
 def _document(found: RemoteSnapshot) -> dict[str, Any]:
-    manifest, recorded = found.manifest, found.manifest.upper.integrity
+    manifest = found.manifest
     return {
         "reference": found.reference,
         "digest": str(found.digest),
@@ -131,7 +132,8 @@ def _document(found: RemoteSnapshot) -> dict[str, Any]:
         **render.manifest_document(manifest),
         "source_sandbox": manifest.source_sandbox,
         "upper_file": manifest.upper.file,
-        "integrity": {"algorithm": recorded.algorithm, "digest": recorded.digest} if recorded else None,
+        "integrity": render.integrity_document(manifest.upper.integrity),
+        "disks": render.disk_documents(manifest),
         "allocated_bytes": found.allocated_bytes,
         "stored_bytes": found.stored_bytes,
         "packs": len(found.artifact_manifest.packs),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from casstore.manifest import Manifest
+    from casstore.manifest import Manifest, UpperIntegrity
     from casstore.trash import RemovedRef
 
 JSON_VERSION = 1
@@ -99,12 +99,37 @@ def manifest_document(manifest: Manifest) -> dict[str, Any]:
         "image_ref": manifest.image.ref,
         "image_manifest_digest": manifest.image.manifest_digest,
         "parent": manifest.parent,
+        "dialect": manifest.dialect.value,
+        "known_as": manifest.known_as,
         "format": manifest.format.value,
         "fstype": manifest.fstype,
         "size_bytes": manifest.upper.size_bytes,
         "created_at": manifest.created_at,
         "labels": dict(manifest.labels),
     }
+
+
+def disk_documents(manifest: Manifest) -> list[dict[str, Any]]:
+    """The files of the disk, oldest first, for JSON."""
+    return [
+        {"name": disk.name, "size_bytes": disk.size, "integrity": integrity_document(disk.integrity)}
+        for disk in manifest.disks
+    ]
+
+
+def integrity_document(recorded: UpperIntegrity | None) -> dict[str, str] | None:
+    """What is recorded of a disk's content, for JSON."""
+    return {"algorithm": recorded.algorithm, "digest": recorded.digest} if recorded else None
+
+
+def form_fields(manifest: Manifest) -> list[tuple[str, str]]:
+    """What only a snapshot of another microsandbox than 0.4 has to say of its form."""
+    pairs = [] if manifest.dialect == "0.4" else [("Dialect", f"microsandbox {manifest.dialect.value}")]
+    if manifest.known_as != str(manifest.id):
+        pairs.append(("Snapshot ID", manifest.known_as))
+    if len(manifest.disks) > 1:
+        pairs.append(("Layers", ", ".join(disk.name for disk in manifest.disks)))
+    return pairs
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -128,12 +128,14 @@ class Session:
         self.display = _display(kind, expected)
         return self.display
 
-    def refuse_terminal(self, *, output: bool) -> None:
-        """Raise UsageError when a disk would go to, or come from, a terminal."""
+    def refuse_terminal(self, *, output: bool, subject: str = "") -> None:
+        """Raise UsageError when a disk or archive, the `subject`, would go to, or come from, a terminal."""
         if output and self.settings.stdout_is_terminal:
-            raise UsageError("restore to '-': expected a pipe or file as standard output, got a terminal")
+            raise UsageError(
+                f"{subject or 'restore to'} '-': expected a pipe or file as standard output, got a terminal"
+            )
         if not output and self.settings.stdin_is_terminal:
-            raise UsageError("disk '-': expected a pipe or file as standard input, got a terminal")
+            raise UsageError(f"{subject or 'disk'} '-': expected a pipe or file as standard input, got a terminal")
 
 
 def _display(kind: str, expected: int | None = None) -> progress.Silent:

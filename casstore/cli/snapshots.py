@@ -21,7 +21,7 @@ from casstore.cli.options import (
     verb,
 )
 from casstore.cli.session import Session
-from casstore.cli.verification import report_document, verified
+from casstore.cli.verification import exit_code, report_document, verified
 from casstore.errors import CasstoreError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
     casstore inspect registry.example/team/disks:base""",
 )
 @click.argument("snapshot", metavar="SNAPSHOT|REFERENCE", shell_complete=complete_names)
-@click.option("--verify", "verify_too", is_flag=True, help="Verify it as well; exit code 12 if it is damaged.")
+@click.option("--verify", "verify_too", is_flag=True, help="Verify it as well; the exit code is that of verify.")
 @json_option
 @progress_option
 @connection_options
@@ -209,6 +209,8 @@ def inspect(session: Session, snapshot: str, verify_too: bool, connection: Conne
         session.emit(render.document(**_inspect_document(found, entry, lineage, referrers, report)))
     else:
         session.emit("\n".join(render.fields(_inspect_fields(found, entry, lineage, referrers, report))))
+    if report is not None:
+        click.get_current_context().exit(exit_code(report))
 
 
 def _inspect_fields(
@@ -246,6 +248,7 @@ def _inspect_fields(
         pairs.append(("Source Sandbox", manifest.source_sandbox))
     if manifest.labels:
         pairs.append(("Labels", ", ".join(f"{key}={value}" for key, value in manifest.labels.items())))
+    pairs += render.form_fields(manifest)
     pairs.append(("Media Type", snapshot.root.media_type))
     return pairs
 
@@ -261,7 +264,7 @@ def _inspect_document(
     referrers: Sequence[Descriptor],
     report: VerifyReport | None,
 ) -> dict[str, Any]:
-    manifest, recorded = snapshot.manifest, snapshot.manifest.upper.integrity
+    manifest = snapshot.manifest
     return {
         "digest": str(snapshot.digest),
         "id": str(snapshot.id),
@@ -277,7 +280,8 @@ def _inspect_document(
         "children": entry.children,
         "source_sandbox": manifest.source_sandbox,
         "upper_file": manifest.upper.file,
-        "integrity": {"algorithm": recorded.algorithm, "digest": recorded.digest} if recorded else None,
+        "integrity": render.integrity_document(manifest.upper.integrity),
+        "disks": render.disk_documents(manifest),
         "allocated_bytes": entry.allocated,
         "stored_bytes": entry.stored,
         "unique_bytes": entry.unique,

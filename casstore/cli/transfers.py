@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,7 +11,7 @@ import click
 
 from casstore.cli.connection import Connection, Registries, connection_options, refuse_for_http
 from casstore.cli.damage import with_next_step
-from casstore.cli.failures import Stopped
+from casstore.cli.failures import stopping
 from casstore.cli.moved import tell_plans, tell_transfers
 from casstore.cli.options import (
     complete_names,
@@ -70,16 +69,6 @@ def _library_options(registries: Registries, transfer: Transfer) -> TransferOpti
     from casstore.transfer import TransferOptions
 
     return TransferOptions(registries, transfer.concurrency, transfer.referrers)
-
-
-@contextlib.contextmanager
-def _stopping(advice: str) -> Iterator[None]:
-    """Say what becomes of a transfer that a signal ends."""
-    try:
-        yield
-    except Stopped as stopped:
-        stopped.advice = advice
-        raise
 
 
 @verb(
@@ -141,7 +130,7 @@ def push(
                 plans = store.plan_push(snapshot, reference, with_parents=with_parents, options=options)
             tell_plans(session, plans)
             return
-        with session.progress() as progress, _stopping("what arrived there is not sent again by the next push"):
+        with session.progress() as progress, stopping("what arrived there is not sent again by the next push"):
             if everything:
                 reports = store.push_all(reference, options=options, progress=progress)
             else:
@@ -187,7 +176,7 @@ def pull(
         tell_plans(session, [_plan_pull(session, reference, name, options, force=force)])
         return
     advice = "the blobs that were finished are kept for the next pull"
-    with session.open_store(create=True) as store, session.progress() as progress, _stopping(advice):
+    with session.open_store(create=True) as store, session.progress() as progress, stopping(advice):
         report = store.pull(reference, name=name, force=force, options=options, workers=workers or 0, progress=progress)
     session.tell_taken_over(store)
     tell_transfers(session, "pulled", [report], time.monotonic() - start)
@@ -269,7 +258,7 @@ def copy(
     if transfer.dry_run:
         tell_plans(session, [plan_copy(src, dst, options, stores=stores)])
         return
-    with session.progress() as progress, _stopping("what arrived there is not sent again by the next copy"):
+    with session.progress() as progress, stopping("what arrived there is not sent again by the next copy"):
         report = copy_between(src, dst, options, progress=progress, stores=stores)
     tell_transfers(session, "copied to", [report], time.monotonic() - start)
 

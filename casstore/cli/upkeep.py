@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import click
 from casstore.cli import render, units
 from casstore.cli.options import json_option, quiet_option, verb
 from casstore.cli.session import Session
+from casstore.errors import NotFound
 
 if TYPE_CHECKING:
     from casstore.trash import RemovedRef
@@ -103,10 +105,16 @@ def _entries(number: int) -> str:
 def reindex(session: Session, path: str | None) -> None:
     """Make the catalog anew, from the store's names; of the store at PATH, if given.
 
-    Never needed in normal use: the catalog follows the names by itself.
+    Never needed in normal use: the catalog follows the names by itself. Artifact directories of microsandbox come in
+    with casstore import DIR.
     """
     with session.open_store() as store:
-        number = store.reindex(path)
+        try:
+            number = store.reindex(path)
+        except NotFound as error:
+            if path is not None and os.path.isdir(path):
+                error.add_note(f"artifacts of microsandbox come in with casstore import {path}")
+            raise
         session.emit(f"indexed {render.count(number, 'snapshot')} from {render.printable(path or store.path)}")
         for problem in store.problems():
             session.warn(f"snapshot {problem.name}: {problem.problem}")

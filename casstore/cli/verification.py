@@ -10,6 +10,7 @@ import click
 
 from casstore.cli import render
 from casstore.cli.damage import REPAIR, is_damage
+from casstore.cli.failures import UNVERIFIABLE
 from casstore.cli.options import json_option, progress_option, selector, verb, workers_option
 from casstore.cli.session import Session
 from casstore.errors import CasstoreError, CorruptContent, NotFound
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 def verified(report: VerifyReport) -> str:
     """What was verified, in words."""
     upper = report.upper
-    content = f"verified ({upper.algorithm} {upper.digest})" if upper.kind == "verified" else "not recorded"
+    if upper.kind == "not_recorded":
+        content = "not recorded"
+    else:
+        reason = "" if upper.reason is None else f": {upper.reason}"
+        content = f"{upper.kind} ({upper.algorithm} {upper.digest}){reason}"
     return f"{report.blobs} blobs, {report.chunks} chunks verified; integrity {content}"
 
 
@@ -39,8 +44,14 @@ def report_document(report: VerifyReport) -> dict[str, Any]:
             "algorithm": upper.algorithm,
             "digest": upper.digest,
             "meaning": upper.meaning,
+            "reason": upper.reason,
         },
     }
+
+
+def exit_code(report: VerifyReport) -> int:
+    """Of a snapshot in which no damage was found: not 0 where its recorded integrity cannot be compared."""
+    return UNVERIFIABLE if report.upper.kind == "unverifiable" else 0
 
 
 @verb(
@@ -59,7 +70,8 @@ def verify(ctx: click.Context, snapshots: tuple[str, ...], everything: bool, wor
     """Read everything of a snapshot and compare it with its digests.
 
     That is: every blob, every chunk, and the integrity of the disk's content where it was recorded. A damaged one does
-    not keep the others from being verified; the exit code is then 12.
+    not keep the others from being verified; the exit code is then 12. It is 3 where nothing is damaged, but a recorded
+    integrity cannot be compared any more.
     """
     session: Session = ctx.obj
     if everything == bool(snapshots):
@@ -71,7 +83,7 @@ def verify(ctx: click.Context, snapshots: tuple[str, ...], everything: bool, wor
             if not session.as_json:
                 _show(session, outcome, first=not outcomes)
             outcomes.append(outcome)
-    codes = [outcome.error.exit_code for outcome in outcomes if outcome.error is not None]
+    codes = sorted((code for outcome in outcomes if (code := outcome.exit_code)), key=_is_unverifiable)
     if session.as_json:
         session.emit(render.document(ok=not codes, snapshots=[outcome.document() for outcome in outcomes]))
     elif any(outcome.error is not None and is_damage(outcome.error) for outcome in outcomes):
@@ -88,15 +100,26 @@ class _Outcome:
     report: VerifyReport | None
     error: CasstoreError | None
 
+    @property
+    def exit_code(self) -> int:
+        """Of the verb, if it were the only one."""
+        if self.error is not None:
+            return self.error.exit_code
+        return 0 if self.report is None else exit_code(self.report)
+
     def document(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "snapshot": self.wanted,
             "digest": str(self.snapshot.digest) if self.snapshot else None,
-            "ok": self.error is None,
+            "ok": self.exit_code == 0,
             "verification": report_document(self.report) if self.report else None,
             "error": {"error": type(self.error).__name__, "message": str(self.error)} if self.error else None,
         }
+
+
+def _is_unverifiable(code: int) -> bool:
+    return code == UNVERIFIABLE
 
 
 def _everything(store: Store) -> Iterator[str]:
