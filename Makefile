@@ -48,14 +48,15 @@ package: $(READY)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) build dist site demo-work .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache/microsandbox build dist site demo-work .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find casstore tests docs -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp carries the interpreter's version, so that another PYTHON makes a new environment.
-$(READY): pyproject.toml .ci/install-peers.sh
+$(READY): pyproject.toml .ci/install-peers.sh .ci/install-microsandbox.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "casstore needs Python 3.11 or newer, and '$(PYTHON)' is '$(VERSION)': try make PYTHON=python3.12" >&2; exit 1; }
 	PYTHON=$(PYTHON) .ci/install-peers.sh test
+	PYTHON=$(PYTHON) .ci/install-microsandbox.sh
 	$(PYTHON) -m venv $(if $(wildcard $(READY)),,--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

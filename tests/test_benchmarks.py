@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from casstore import Snapshot, Store
-from tests.benchmarks import chain, durability, page, series, speed, transfer
+from tests.benchmarks import chain, durability, microsandbox, page, series, speed, transfer
 from tests.benchmarks.packages import files_below
 from tests.benchmarks.report import Table
 from tests.support import disks, needs
@@ -52,6 +52,27 @@ def test_goals_are_judged_by_pairs_and_by_the_best_peer() -> None:
     assert judged["restore: times borg's"].verdict == "reached"
     # A GiB is read, scanned and hashed at 10 GiB/s, and the rest hardly counts: a second is 3.3 times that.
     assert judged["create gen1: wall / limit"].got == pytest.approx(1 / 0.3, rel=0.1)
+
+
+def test_a_directory_of_casstore_is_compared_with_their_import() -> None:
+    ours, theirs = microsandbox.OURS, microsandbox.THEIRS
+    both = {ours: [3.0, 1.0, 4.0], theirs: [1.0, 2.0, 2.0]}
+    took = {**dict.fromkeys((microsandbox.CREATE, microsandbox.EXPORT, microsandbox.IMPORT), both)}
+    took |= {microsandbox.IMPORT_TO: {ours: [6.0, 6.0, 6.0]}, microsandbox.START: {ours: [0.5, 0.5, 0.5]}}
+    peak = {what: dict.fromkeys(tools, 100 * disks.MIB) for what, tools in took.items()}
+    size = str(disks.MIB)
+    result = microsandbox.Microsandbox(
+        logical=4 * disks.GIB,
+        seconds={"0.6.18": {size: took}},
+        peak={"0.6.18": {size: peak}},
+        archive={"0.6.18": {size: {ours: 2_000_000, theirs: 1_000_000}}},
+    )
+    table, judged = microsandbox.tables(result)
+    ratios = {row[0]: row[3] for row in table.rows}
+    assert ratios["create, 1 MiB"] == "2.00"
+    assert ratios["import, with its directory, 1 MiB"] == "3.00"
+    assert ratios["start-up, 1 MiB"] == ""
+    assert judged.rows[0][1:] == ["0.50", "1.00", "reached"]
 
 
 def test_transfers_are_judged_by_pairs() -> None:

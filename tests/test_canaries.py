@@ -229,6 +229,7 @@ def local_verbs(folder: Path) -> list[list[str]]:
         " stats; gc; reindex; completion bash"
     )
     made = [["create", "new", "--disk", str(folder / "disk"), "-f"], ["restore", "base", str(folder / "back"), "-f"]]
+    made += [["export", "base", str(folder / "base.tar"), "-f"], ["import", str(folder / "base.tar"), "-f"]]
     return [verb.split() for verb in verbs.split("; ")] + made
 
 

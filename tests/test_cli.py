@@ -80,6 +80,7 @@ def test_create_records_the_integrity_that_was_asked_for(casstore: Casstore, dis
     assert seen["verification"]["integrity"] == {
         "status": "verified",
         "meaning": algorithm,
+        "reason": None,
         "algorithm": seen["verification"]["integrity"]["algorithm"],
         "digest": seen["verification"]["integrity"]["digest"],
     }

@@ -328,6 +328,25 @@ def test_every_long_verb_takes_the_option(casstore: Casstore, disk: Path, tmp_pa
     assert {document["event"] for document in documents} == {"progress"}
 
 
+def test_no_phase_does_more_than_its_total(casstore: Casstore, disk: Path, tmp_path: Path) -> None:
+    """Also where content is read once more, or more often, to compare or compute digests of it."""
+    casstore("create", "base", "--disk", disk, "--integrity=sparse")
+    casstore("create", "next", "--disk", disk, "--parent", "base", "--integrity=blake3-merkle")
+    phases = set()
+    for args in (
+        ("verify", "base"),
+        ("export", "next", tmp_path / "common", "--with-parents"),
+        ("export", "next", tmp_path / "converted", "--as", "0.6", "--with-parents"),
+        ("restore", "base", f"{tmp_path}/artifact/", "--as", "0.7"),
+        ("import", tmp_path / "artifact", "--name", "again"),
+    ):
+        told = _documents(casstore(*args, "--progress", "json").stderr)
+        for document in (each for each in told if each["event"] == "progress"):
+            phases.add(document["phase"])
+            assert document["total_bytes"] is None or document["done_bytes"] <= document["total_bytes"], args
+    assert phases >= {"verifying", "hashing", "exporting", "restoring"}
+
+
 def test_with_json_progress_an_error_is_a_line_of_it(casstore: Casstore, disk: Path) -> None:
     casstore("create", "base", "--disk", disk)
     (error,) = _documents(casstore("push", "nothing", "oci:x", "--progress", "json", code=10).stderr)

@@ -16,7 +16,7 @@ from tests.support import disks
 from tests.support.command import Casstore
 
 VERBS = (
-    *("create", "list", "inspect", "verify", "restore", "tag", "remove", "undo", "prune"),
+    *("create", "list", "inspect", "verify", "restore", "tag", "remove", "undo", "prune", "export", "import"),
     *("push", "pull", "copy", "login", "logout", "check", "stats", "init", "adopt", "gc", "reindex", "completion"),
 )
 

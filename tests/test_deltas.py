@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from casstore import Snapshot, Store, frame, scan, spec
 from casstore.artifact import Artifact
+from casstore.binding import Created
 from casstore.config import DiskInput
 from casstore.contents import plain_bytes
-from casstore.create import Created
 from casstore.deltas import resembles
 from casstore.errors import CorruptContent
 from casstore.intake import verify_chunks

@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 from casstore import disk, scan
 from casstore.artifact import Artifact
+from casstore.binding import Created
 from casstore.capture import CaptureOptions
-from casstore.create import Created, Description, build
+from casstore.create import Description, build
 from casstore.disk import DiskSource, filesystem_type, is_qcow2
 from casstore.errors import SourceError
 from casstore.progress import Meter, silent

@@ -152,6 +152,12 @@ def test_every_document_of_the_command_line_is_named() -> None:
     assert schemas <= set(re.findall(r"`(cli-[a-z-]+)`", page))
 
 
+def test_every_schema_of_a_format_is_named() -> None:
+    page = (ROOT / "docs/reference/format.md").read_text()
+    schemas = {path.name.removesuffix(".schema.json") for path in (ROOT / "schemas").iterdir()}
+    assert {name for name in schemas if not name.startswith("cli-")} <= set(re.findall(r"`([a-z0-9.-]+)`", page))
+
+
 def test_what_each_verb_writes_is_told() -> None:
     root: click.Group = import_module("casstore.cli.main").main
     verbs = set(root.list_commands(click.Context(root)))

@@ -204,16 +204,29 @@ def test_every_change_of_a_ref_is_durable_before_it_is_reported(
 
 
 @pytest.mark.needs("strace")
-@pytest.mark.parametrize("directory", [False, True])
-def test_a_restored_disk_is_durable_before_it_is_reported(root: Path, tmp_path: Path, directory: bool) -> None:
-    place = tmp_path / ("place/disk.raw" if directory else "out")
-    target = f"{tmp_path}/place/" if directory else str(place)
-    order = trace(tmp_path, 'Store.open(sys.argv[1]).restore("old", sys.argv[2])', root, target)
+def test_a_restored_disk_is_durable_before_it_is_reported(root: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    order = trace(tmp_path, 'Store.open(sys.argv[1]).restore("old", sys.argv[2])', root, place)
     assert place.read_bytes() == disk_bytes(1, 2)
     linked = next(n for n, call in enumerate(order.calls) if call.name == "linkat" and str(place) in call.text)
     temporary = next(path for path in order.calls[linked].paths if ".tmp" in path)
     synced = order.first("fsync", temporary)
     assert synced < linked < order.first("fsync", str(place.parent), after=linked) < order.done()
+
+
+@pytest.mark.needs("strace")
+def test_a_restored_directory_is_durable_before_it_has_its_name(root: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    order = trace(tmp_path, 'Store.open(sys.argv[1]).restore("old", sys.argv[2])', root, f"{place}/")
+    assert (place / "disk.raw").read_bytes() == disk_bytes(1, 2)
+    renames = [n for n, call in enumerate(order.calls) if call.name == "rename"]
+    published = next(n for n in renames if order.calls[n].paths[1] == str(place))
+    stage = order.calls[published].paths[0]
+    for name in ("disk.raw", "manifest.json"):
+        named = next(n for n in range(published) if order.calls[n].paths[-1:] == (f"{stage}/{name}",))
+        written = next(path for path in order.calls[named].paths if path.startswith(stage))
+        assert order.first("fsync", written) < named < order.first("fsync", stage, after=named) < published
+    assert published < order.first("fsync", str(tmp_path), after=published) < order.done()
 
 
 @pytest.mark.needs("strace")

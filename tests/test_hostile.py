@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from casstore import Digest, ImageRef, Snapshot, Store
+from casstore.binding import Created
 from casstore.cli import render
-from casstore.create import Created
 from casstore.diskmap import DiskMap, PackEntry, Runs, SnapshotMap
 from casstore.durable import Durability, make_directories
 from casstore.errors import AlreadyExists, CorruptContent, DocumentError

@@ -6,6 +6,7 @@ A new module must be placed in LAYERS. The rules look at the syntax tree, so an 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -19,26 +20,31 @@ PACKAGE = Path(__file__).parents[1] / "casstore"
 LAYERS = {
     "words": {"errors", "spec", "digest", "names", "reference", "jsondoc", "schema", "oci"},
     "content": {"content", "streams", "progress", "pool"},
-    "bytes": {"chunker", "frame", "disk", "scan", "integrity"},
-    "documents": {"manifest", "diskmap", "extents", "pack"},
+    "bytes": {"chunker", "frame", "disk", "sequential", "scan", "integrity", "tee", "tar"},
+    "documents": {"manifest", "dialects", "diskmap", "extents", "pack"},
     "whole snapshots": {
         *("directories", "decoding", "artifact", "contents", "intake", "seeds", "remains", "writing"),
-        *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "lookup", "capture"),
+        *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "lookup", "capture", "binding"),
     },
     "adapters": {
         *("durable", "memory", "blobs", "operation", "layout", "links", "locks", "trash", "refs", "stamps"),
         *("storeindex", "marker", "permissions", "storedir", "sources", "credentials", "registry"),
     },
     "derived": {
-        *("survey", "graph", "tables", "queries", "catalog", "derived", "selection", "lineage", "transaction"),
+        *("survey", "graph", "tables", "queries", "catalog", "derived", "selection", "lineage", "staged"),
+        "transaction",
     },
-    "dialects": {"microsandbox"},
     "policy": {"retention"},
     "use cases": {
-        *("create", "restore", "salvage", "transfer", "verify", "archive", "stats", "attest"),
+        *("create", "restore", "salvage", "transfer", "verify", "stats", "attest"),
         *("checking", "rebuilding", "gc", "removal", "adopt"),
     },
-    "face": {"config", "snapshot", "health", "listing", "places", "creation", "openstore", "moving", "store", "remote"},
+    "bridge": {"microsandbox"},
+    "archives": {"archive"},
+    "face": {
+        *("config", "snapshot", "health", "listing", "places", "creation", "sandboxes", "importing", "archiving"),
+        *("openstore", "moving", "exchanging", "store", "remote"),
+    },
     "command line": {"cli", "__main__"},
     "sdk": {"aio"},
 }
@@ -135,6 +141,15 @@ def _network(tree: ast.AST) -> list[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_has_a_layer(module: str) -> None:
     assert _within(module, set(RANK)), f"casstore/{module}: place it in LAYERS of {Path(__file__).name}"
+
+
+def test_the_table_of_the_modules_is_that_of_the_layers() -> None:
+    text = (PACKAGE.parent / "docs/explanation/architecture.md").read_text()
+    rows = [set(re.findall(r"`(\w+)/?`", modules)) for modules in re.findall(r"(?m)^\|[^|]*\|([^|]*`[^|]*)\|", text)]
+    assert set().union(*rows) == {module.partition(".")[0] for module in MODULES} - {"__main__"}
+    ranks = [{RANK[module] for module in row} for row in rows]
+    assert all(len(each) == 1 for each in ranks)
+    assert ranks == sorted(ranks, key=min)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -14,6 +14,7 @@ import pytest
 
 from casstore import Snapshot, Store, create
 from casstore.artifact import Artifact
+from casstore.binding import Created
 from casstore.catalog import Catalog
 from casstore.config import DiskInput, SnapshotBuilder
 from casstore.digest import Digest
@@ -33,7 +34,7 @@ class Chosen:
         self._base: Artifact | None = None
         real = create.build
 
-        def build(*arguments: Any, base: Artifact | None = None, **options: Any) -> create.Created:
+        def build(*arguments: Any, base: Artifact | None = None, **options: Any) -> Created:
             self._base = base
             return real(*arguments, base=base, **options)
 

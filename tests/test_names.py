@@ -98,7 +98,8 @@ def test_disk_names(text: str) -> None:
     assert parse_disk_name(text) == text
 
 
-BAD_DISKS = ["", ".", "..", "...", "-", "-rf", ".profile", "_x", "manifest.json", "A", "a/b", "a\n", "a b", "x" * 65]
+BAD_DISKS = ["", ".", "..", "...", "-", "-rf", ".profile", "_x", "A", "a/b", "a\n", "a b", "x" * 65]
+BAD_DISKS += ["manifest.json", "snapshot.json"]
 
 
 @pytest.mark.parametrize("text", [*BAD_DISKS, "é", "\u0660", "a\0"])

@@ -19,8 +19,9 @@ import pytest
 
 from casstore import Snapshot, Store
 from casstore.artifact import Artifact
+from casstore.binding import Created
 from casstore.capture import CaptureOptions
-from casstore.create import Created, Description, build
+from casstore.create import Description, build
 from casstore.disk import DiskSource
 from casstore.errors import SourceError
 from casstore.progress import Meter, silent

@@ -37,6 +37,11 @@ Push and pull run beside skopeo: the same artifact, the same docker-registry on 
 both tools sync what they pull. "Transfer only" is `casstore copy` from the registry into an OCI layout, which is what
 skopeo's pull is; `casstore pull` also decodes and checks every chunk. "Start-up" is the time until the snapshot's
 manifest is here, nearly all of it Python's; it is in all of casstore's times.
+
+microsandbox runs beside it on one stopped sandbox: both record the same integrity of its disk, both export that
+snapshot in the same form, compressed, and both import the archive that microsandbox wrote. casstore's create and import
+also read back and check all that they stored, and leave it deduplicated and compressed; microsandbox's leave a
+directory with the disk, and "with its directory" casstore writes that, too.
 """
 
 _TITLES = {
@@ -48,6 +53,7 @@ _TITLES = {
     "startup": "Start-up",
     "chain": "A long chain of small steps",
     "scale": "Many snapshots",
+    "microsandbox": "Beside microsandbox",
 }
 
 

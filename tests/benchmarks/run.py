@@ -10,6 +10,7 @@
     startup     how long the command line takes when there is nothing to do
     chain       1,000 small steps of one disk: what each adds, lists and fetches
     scale       what looking costs in stores of many snapshots
+    microsandbox  create, export and import beside two versions of it
 
 Without --out it only prints; `make bench` writes docs/benchmarks/.
 """
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import chain, durability, memory, page, scale, series, speed, startup, transfer
+from tests.benchmarks import chain, durability, memory, microsandbox, page, scale, series, speed, startup, transfer
 from tests.benchmarks.measure import CommandFailed
 from tests.benchmarks.report import Table, say
 from tests.support import needs
@@ -83,6 +84,12 @@ def _scale(args: argparse.Namespace, work: Path) -> Outcome:
     return measured, scale.tables(measured)
 
 
+def _microsandbox(args: argparse.Namespace, work: Path) -> Outcome:
+    sizes = [size * MIB for size in args.sparse]
+    measured = microsandbox.microsandbox(work, logical=args.size * MIB, sizes=sizes, rounds=args.rounds)
+    return measured, microsandbox.tables(measured)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace, Path], Outcome]] = {
     "speed": _speed,
     "tidy": _tidy,
@@ -92,6 +99,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], Outcome]] = {
     "startup": _startup,
     "chain": _chain,
     "scale": _scale,
+    "microsandbox": _microsandbox,
 }
 _NEEDS = {
     "speed": ("mke2fs", "loop"),
@@ -99,6 +107,7 @@ _NEEDS = {
     "transfer": ("mke2fs", "loop", "docker-registry", "skopeo"),
     "durability": ("mke2fs", "loop"),
     "chain": ("mke2fs", "loop"),
+    "microsandbox": ("microsandbox",),
 }
 
 
@@ -118,6 +127,7 @@ def main() -> int:
     parser.add_argument("--chain-data", type=int, default=300, help="MiB of packages on its disk (%(default)s)")
     parser.add_argument("--scale-snapshots", type=int, default=10_000, help="snapshots of its store (%(default)s)")
     parser.add_argument("--scale-chunks", type=int, default=1_000_000, help="chunks of its store (%(default)s)")
+    parser.add_argument("--sparse", type=int, nargs="+", default=[1, 512], help="MiB of data beside microsandbox")
     parser.add_argument("--work", type=Path, help="folder for disks and repositories (a temporary one)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, charts and the page to DIR")
     args = parser.parse_args()

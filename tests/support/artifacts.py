@@ -17,8 +17,9 @@ from blake3 import blake3
 
 from casstore import spec
 from casstore.artifact import Artifact
+from casstore.binding import Created
 from casstore.capture import CaptureOptions
-from casstore.create import Created, Description, build
+from casstore.create import Description, build
 from casstore.digest import ChunkId, Digest
 from casstore.disk import DiskSource
 from casstore.errors import NotFound, SizeMismatch

@@ -6,6 +6,7 @@
     fuse    /dev/fuse and fusermount
     xfs     "loop", and such file systems (with reflinks) can be made and mounted
     btrfs   the same
+    microsandbox    all the versions of it that tests/support/microsandbox.py runs
 
 Any other need is the name of a program.
 """
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from tests.support import disks
+from tests.support import disks, microsandbox
 
 
 def find_program(name: str) -> str | None:
@@ -75,6 +76,7 @@ _POWERS: dict[str, Callable[[], bool]] = {
     "fuse": _fuse,
     "xfs": partial(_mounts, "xfs"),
     "btrfs": partial(_mounts, "btrfs"),
+    "microsandbox": microsandbox.installed,
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from casstore import Snapshot, Store, spec
 from casstore.retention import Policy
+from tests.support.seed import make_artifact
 from tests.support.stores import FAST, blob_path, disk_bytes, flip_byte, link_refs
 
 OLD, TWO, NEW, FORCED, GONE = (1, 2, 3), (3, 7), (2, 3, 4), (4, 5), (8, 9)
@@ -51,6 +52,7 @@ VERBS: Mapping[str, Verb] = {
     "create-hits": Verb("create new --disk {place}/new", {"new": NEW}, again=15),
     "create-deltas": Verb("create new --disk {place}/edited --parent one", {"new": EDITED}, again=15),
     "create-force": Verb("create one --disk {place}/forced -f", {"one": FORCED}),
+    "create-artifact": Verb("create new --from-artifact {place}/artifact", {"new": EDITED}),
     "pull": Verb("pull oci:{place}/layout:new", {"new": NEW}),
     "tag": Verb("tag one new", {"new": OLD}),
     "tag-force": Verb("tag one two -f", {"two": OLD}),
@@ -74,6 +76,7 @@ def make_bases(place: Path) -> None:
     """What the cases start from: copies of these."""
     for name, pieces in {"fresh": (21, 22), "new": NEW, "edited": EDITED, "forced": FORCED}.items():
         (place / name).write_bytes(plain(pieces))
+    make_artifact(place, "artifact", plain(EDITED), integrity=True)
     (place / "nothing").mkdir()
     disk = place / "disk"
     root = place / "plain" / "store"
