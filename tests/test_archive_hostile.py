@@ -22,7 +22,7 @@ from casstore.archive.inventory import Entry, Inventory
 from casstore.archive.transport import Transport
 from casstore.dialects.v07 import Manifest07
 from casstore.digest import Digest
-from casstore.errors import CasstoreError, CorruptContent, DocumentError, UnsupportedVersion
+from casstore.errors import CasstoreError, CorruptContent, DocumentError, SourceError, UnsupportedVersion
 from casstore.manifest import Dialect
 from casstore.oci import AnyManifest
 from tests.support import archives, tars
@@ -350,6 +350,19 @@ def test_75_an_archive_that_relies_on_another(attack: Attack) -> None:
     (attack.folder / "attack.tar").write_bytes(tars.of_files(members))
     report = attack.store.import_(attack.folder / "attack.tar", name="y")
     assert report.head.snapshot.root == first.head.snapshot.root
+    assert content(attack.store, "y") == archives.disk(1)
+
+
+def test_75_an_archive_that_relies_on_one_of_two(attack: Attack) -> None:
+    """A layer's name is no digest: where two snapshots here have it, and other bytes, nobody knows which is meant."""
+    members, path = dependent(attack.sound["0.7"])
+    made = next(made for made, _ in archives.line(2, Dialect.V07) if path.endswith(made.disks[0].name))
+    archives.fill(attack.store, attack.folder, [(made, archives.disk(1))], name="one")
+    archives.fill(attack.store, attack.folder, [(made, archives.disk(7))], name="two")
+    attack.refused(tars.of_files(members), "expected one content of it here, got 2 that differ", SourceError)
+    attack.store.remove("two0")
+    (attack.folder / "attack.tar").write_bytes(tars.of_files(members))
+    attack.store.import_(attack.folder / "attack.tar", name="y")
     assert content(attack.store, "y") == archives.disk(1)
 
 

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from casstore.archive.pieces import stored_bytes
 from casstore.artifact import Artifact
 from casstore.catalog import Catalog
+from casstore.contents import content_digest
 from casstore.dialects.v07 import Layer, Manifest07
 from casstore.diskmap import DiskMap
+from casstore.errors import SourceError
 from casstore.microsandbox.intake import Importer
+from casstore.progress import Meter, silent
 from casstore.sequential import SequentialDisk
 from casstore.transaction import Transaction
 
@@ -24,6 +27,7 @@ class Lender:
         """Capture, under `key`, a stored disk that is just this layer; False where there is none.
 
         Raises:
+            SourceError: stored snapshots have several that differ, and nothing tells which of them is meant.
             CorruptContent: it is damaged.
             As Importer.disk.
         """
@@ -38,13 +42,24 @@ class Lender:
         return True
 
     def _find(self, layer: Layer) -> tuple[Artifact, DiskMap] | None:
+        found: dict[str, tuple[Artifact, DiskMap]] = {}  # by what is in it, where only that tells
         for entry in self._catalog.entries():
             if not isinstance(entry.manifest, Manifest07) or layer not in entry.manifest.layers:
                 continue
             artifact = self._change.reuse(entry.digest)
-            if artifact is not None:
-                return artifact, artifact.map.disks[entry.manifest.layers.index(layer)]
-        return None
+            if artifact is None:
+                continue
+            disk = artifact.map.disks[entry.manifest.layers.index(layer)]
+            if layer.integrity is not None:
+                return artifact, disk
+            meter = Meter(silent, "hashing", None)
+            content = content_digest(artifact, disk, "blake3-merkle", workers=self._workers, meter=meter)
+            found.setdefault(content, (artifact, disk))
+        if len(found) > 1:
+            names = ", ".join(str(artifact.digest) for artifact, _ in found.values())
+            told = f"layer {layer.layer_id}, which the archive leaves out: expected one content of it here"
+            raise SourceError(f"{told}, got {len(found)} that differ, in {names}; remove those that are not meant")
+        return next(iter(found.values()), None)
 
 
 class _Pieces:
