@@ -107,9 +107,14 @@ def test_list_shows_the_tags_of_a_place(casstore: Casstore, there: Casstore, dis
     assert not there.store.exists()
 
 
-def test_a_source_that_speaks_http_is_named_once(casstore: Casstore, disk: Path, simulator: RegistrySimulator) -> None:
+@pytest.mark.parametrize("manifest", [False, True])
+def test_a_source_that_speaks_http_is_named_once(
+    casstore: Casstore, disk: Path, simulator: RegistrySimulator, manifest: bool
+) -> None:
     place = f"{simulator.host}/team/disks"
-    next((casstore.store / "blobs/sha256").iterdir()).unlink()
+    root = (casstore.store / "refs/base").resolve()
+    lost = root if manifest else max(root.parent.iterdir(), key=lambda blob: blob.stat().st_size)
+    lost.unlink()
     done = casstore("check", "--repair", "--from", place, code=3)
     told = [line for line in (done.stdout + done.stderr).splitlines() if "try --plain-http" in line]
     assert told

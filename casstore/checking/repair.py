@@ -163,7 +163,9 @@ class _Source:
 
 def _words(origin: Origin, error: Exception) -> str:
     """An error without the name of its source, which is told in any case: a registry's errors begin with it."""
-    return str(error).removeprefix(f"{origin.name}: ")
+    text = str(error)
+    own = text.startswith((f"{origin.name}:", f"{origin.name}@"))
+    return text.removeprefix(origin.name).lstrip("@: ") if own else text
 
 
 class _Mender:

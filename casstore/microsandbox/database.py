@@ -87,7 +87,10 @@ def _consistent(path: str, subject: str) -> bytearray | None:
         if os.stat(f"{path}-journal").st_size:
             return None  # a transaction without WAL is under way
     image = _read(path, MAX_BYTES, subject)
-    wal = _read(f"{path}-wal", MAX_BYTES - len(image), subject) if before[1] else b""
+    try:
+        wal = _read(f"{path}-wal", MAX_BYTES - len(image), subject) if before[1] else bytearray()
+    except FileNotFoundError:  # the last one to close the database removes it
+        return None
     if _wal_header(path) != before[1] or (not before[1] and _stamp(path) != before[0]):
         return None
     _lay_over(image, wal)
@@ -124,7 +127,7 @@ def _read(path: str, limit: int, subject: str) -> bytearray:
     return data[:filled]
 
 
-def _lay_over(image: bytearray, wal: bytes | bytearray) -> None:
+def _lay_over(image: bytearray, wal: bytearray) -> None:
     """Put the pages of the WAL's commits into the database's image. What comes after the first frame that is of an
     older WAL, or torn, is none of them.
     """
