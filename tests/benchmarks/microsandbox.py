@@ -1,7 +1,7 @@
 """Create, export and import beside microsandbox: the same stopped sandbox, the same archives.
 
 The disk of the sandbox is 4 GiB of holes with some data in it. Both tools take a snapshot of it and record its
-integrity, casstore as the same Merkle root that they compute; casstore also reads back and checks all that it stored.
+integrity, casstore as the same Merkle root that they compute; casstore also cuts, deduplicates and compresses it.
 Both export that snapshot, compressed, in the form of that version. Both import the archive that microsandbox wrote,
 which leaves a directory with the disk there, and a snapshot in the store here: "import, with its directory" is both.
 

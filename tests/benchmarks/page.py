@@ -40,7 +40,7 @@ manifest is here, nearly all of it Python's; it is in all of casstore's times.
 
 microsandbox runs beside it on one stopped sandbox: both record the same integrity of its disk, both export that
 snapshot in the same form, compressed, and both import the archive that microsandbox wrote. casstore's create and import
-also read back and check all that they stored, and leave it deduplicated and compressed; microsandbox's leave a
+cut, deduplicate and compress the disk on the way; microsandbox's leave a
 directory with the disk, and "with its directory" casstore writes that, too.
 """
 
