@@ -13,6 +13,7 @@ from casstore.manifest import Dialect, Manifest
 from casstore.moving import MovingStore
 from casstore.names import parse_name
 from casstore.progress import Meter, Progress, silent
+from casstore.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from casstore.archive.importing import ArchiveReport
@@ -124,7 +125,10 @@ class ExchangingStore(MovingStore):
         line = line_of(selector, self.lineage(selector)) if options.with_parents else []
         line.append((digest, next(iter(names), None)))
         without = {} if options.since is None else self.open_snapshot(options.since).needs
-        parent = None if options.with_parents else self._parent_in(selector, options.form, options.workers, progress)
+        parent = None
+        if not options.with_parents and options.form in tuple(Dialect):
+            snapshot = self.open_snapshot(selector)
+            parent = self._parent_in(snapshot, Dialect(options.form), options.workers, progress)
         with ExitStack() as stack:
             fd = out
             if not isinstance(fd, int):
@@ -145,17 +149,16 @@ class ExchangingStore(MovingStore):
         snapshot = self.open_snapshot(selector)
         if snapshot.manifest.dialect is dialect:
             return snapshot.manifest
-        parent = self._parent_in(selector, dialect, workers, progress)
+        parent = self._parent_in(snapshot, dialect, workers, progress)
         meter = Meter(progress, "hashing", None)
         with self._directory.relying_on(snapshot.needs):
             return in_dialect(snapshot.artifact(), dialect, parent=parent, workers=workers, meter=meter)
 
-    def _parent_in(self, selector: str, form: str, workers: int, progress: Progress) -> Manifest | None:
+    def _parent_in(self, snapshot: Snapshot, dialect: Dialect, workers: int, progress: Progress) -> Manifest | None:
         """The document of a snapshot's parent in a form that the snapshot is converted to; None where there is none."""
         from casstore.microsandbox.output import lineage_in_dialect
 
-        snapshot = self.open_snapshot(selector)
-        if snapshot.manifest.dialect == form or form not in tuple(Dialect):
+        if snapshot.manifest.dialect is dialect:
             return None
         line = [
             self._read(entry.digest, [parse_name(name) for name in entry.names])
@@ -165,4 +168,4 @@ class ExchangingStore(MovingStore):
         meter = Meter(progress, "hashing", None)
         with self._directory.relying_on(needs):
             ancestors = [each.artifact() for each in line]
-            return lineage_in_dialect(ancestors, Dialect(form), workers=workers, meter=meter)
+            return lineage_in_dialect(ancestors, dialect, workers=workers, meter=meter)
