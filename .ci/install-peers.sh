@@ -7,7 +7,7 @@ set -euo pipefail
 
 # program=package
 case "${1:-test}" in
-    test) peers="docker-registry=docker-registry skopeo=skopeo umoci=umoci mke2fs=e2fsprogs debugfs=e2fsprogs strace=strace mount=mount mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs" ;;
+    test) peers="docker-registry=docker-registry skopeo=skopeo umoci=umoci mke2fs=e2fsprogs debugfs=e2fsprogs strace=strace jq=jq openssl=openssl mount=mount mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs" ;;
     bench) peers="docker-registry=docker-registry skopeo=skopeo mke2fs=e2fsprogs debugfs=e2fsprogs borg=borgbackup restic=restic casync=casync mount=mount" ;;
     *) echo "usage: $0 test|bench" >&2; exit 2 ;;
 esac

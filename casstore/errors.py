@@ -4,7 +4,9 @@
     ├── UsageError                2   the caller's words
     │   ├── InvalidName
     │   ├── InvalidDigest
-    │   └── InvalidReference
+    │   ├── InvalidReference
+    │   ├── InvalidKey                a key file, or the passphrase for it
+    │   └── InvalidPolicy             a trust policy that cannot be followed
     ├── NotFound                 10   no such name, digest, blob or tag
     │   └── SandboxNotFound
     ├── StoreLocked              11   another process holds what is needed, or locks do not work here
@@ -26,7 +28,9 @@
     │   ├── HasChildren
     │   └── SandboxNotStopped         its disk would change while it is captured
     ├── SourceError              16   the disk to capture
-    │   └── UnsuitableSandbox         its disk alone is no snapshot
+    │   ├── UnsuitableSandbox         its disk alone is no snapshot
+    │   ├── UnreadableFilesystem      the files of the disk cannot be looked at
+    │   └── SecretsFound              it holds what looks like credentials, and that was not wanted
     └── StorageError             17   the file system refused (full, read-only, I/O error)
 
 Every text says the subject, then `expected X, got Y`, then where, then what to do. `exit_code` is what the command
@@ -64,6 +68,14 @@ class InvalidDigest(UsageError):
 
 class InvalidReference(UsageError):
     """A registry or layout reference outside its grammar."""
+
+
+class InvalidKey(UsageError):
+    """A file that is no key of a supported kind, or a passphrase that does not open it."""
+
+
+class InvalidPolicy(UsageError):
+    """A trust policy that cannot be followed to the letter."""
 
 
 class NotFound(CasstoreError):
@@ -126,9 +138,15 @@ class DamagedPacks(CorruptContent):
 
 
 class UntrustedContent(CasstoreError):
-    """Content without the signatures that it must have."""
+    """Content without the signatures that it must have. `reasons` says why, in the machine names of
+    `casstore.signatures.reasons.Reason`.
+    """
 
     exit_code = 13
+
+    def __init__(self, problem: str, reasons: Iterable[str] = ()) -> None:
+        super().__init__(problem)
+        self.reasons = tuple(reasons)
 
 
 class RegistryError(CasstoreError):
@@ -193,6 +211,20 @@ class UnsuitableSandbox(SourceError):
     def __init__(self, problem: str, advice: str) -> None:
         super().__init__(f"{problem}; {advice}")
         self.problem = problem
+
+
+class UnreadableFilesystem(SourceError):
+    """The file system on a disk is damaged, of an unknown kind, or more than what may be looked at."""
+
+
+class SecretsFound(SourceError):
+    """A disk has files that look like credentials, or could not be looked at, and was to be refused then. `findings`
+    are pairs of a path on the disk, printable, and the id of a pattern.
+    """
+
+    def __init__(self, problem: str, findings: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(problem)
+        self.findings = tuple(findings)
 
 
 class StorageError(CasstoreError):
