@@ -14,10 +14,7 @@ to leave the option out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import click
+from typing import TypeVar
 
 N = TypeVar("N", int, float)
 
@@ -120,15 +117,3 @@ def _positive(number: N, text: str) -> N:
     if not number > 0:
         raise ValueError(f"expected more than 0, got {text!r}")
     return number
-
-
-def read_as(parse: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A callback for an option whose value one of the functions here reads."""
-
-    def callback(_: click.Context, __: click.Parameter, value: Any) -> Any:
-        try:
-            return parse(value) if isinstance(value, str) else value
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-
-    return callback
