@@ -17,6 +17,7 @@ from typing import Any
 
 from casstore import spec
 from casstore.artifact import Artifact
+from casstore.attachments import Attachment, put_attachment
 from casstore.catalog import Catalog
 from casstore.contents import verify_integrity
 from casstore.digest import Digest
@@ -32,8 +33,8 @@ from casstore.errors import (
 )
 from casstore.intake import verify_chunks
 from casstore.jsondoc import load_object
-from casstore.names import SnapshotName, parse_name
-from casstore.oci import Descriptor
+from casstore.names import SnapshotName, fits, is_attachment, is_reserved, parse_name, referrer_subject
+from casstore.oci import AnyManifest, Descriptor
 from casstore.permissions import Owners
 from casstore.progress import Meter, silent
 from casstore.storedir import StoreDirectory
@@ -52,7 +53,7 @@ _OF_OTHERS = (_NoSnapshot, UnsupportedVersion)
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A snapshot that has a ref now."""
+    """A snapshot that has a ref now, or something about one that was adopted with it."""
 
     name: str
     digest: Digest
@@ -82,7 +83,8 @@ class AdoptReport:
 
 
 def adopt(store: StoreDirectory, catalog: Catalog, *, drop: bool = False, dry_run: bool = False) -> AdoptReport:
-    """Give a ref to every snapshot that another tool added to index.json, and with `drop` take the other entries out.
+    """Give a ref to every snapshot that another tool added to index.json, and to what is about one by its name, as
+    signatures are; with `drop` take the other entries out.
 
     An entry's name is its `org.opencontainers.image.ref.name`. One without, or whose name a snapshot here has, gets
     `adopted-<12 hex>`; none where what it names has a ref already.
@@ -100,9 +102,15 @@ def adopt(store: StoreDirectory, catalog: Catalog, *, drop: bool = False, dry_ru
     left: list[NotAdopted] = []
     done: list[dict[str, Any]] = []
     taken = store.read().named
-    for entry in store.foreign_entries():
+    # Snapshots first: what is about one needs it to have a name.
+    for entry in sorted(store.foreign_entries(), key=lambda entry: is_reserved(ref_name(entry) or "")):
         try:
-            adopted.append(_adopt(store, catalog, entry, taken, dry_run=dry_run))
+            about = referrer_subject(ref_name(entry) or "")
+            if about is None:
+                adopted.append(_adopt(store, catalog, entry, taken, dry_run=dry_run))
+            else:
+                known = bool(catalog.entries([about])) or any(each.digest == about for each in adopted)
+                adopted.append(_adopt_about(store, catalog, entry, about if known else None, dry_run=dry_run))
             done.append(entry)
         except (AlreadyExists, CorruptContent, NotFound, InvalidName, InvalidDigest) as error:
             damaged = isinstance(error, (CorruptContent, NotFound)) and not isinstance(error, _OF_OTHERS)
@@ -134,13 +142,63 @@ def _adopt(
         if not known:
             _verify(store, catalog, root)
         return Adopted(name, root.digest)
+    name_stored(store, catalog, root, name, known=known)
+    return Adopted(name, root.digest)
+
+
+def _adopt_about(
+    store: StoreDirectory, catalog: Catalog, entry: Mapping[str, Any], about: Digest | None, *, dry_run: bool
+) -> Adopted:
+    """As `_adopt`, of a manifest that is about a snapshot here, by its reserved name: a signature, mostly.
+
+    Raises:
+        _NoSnapshot: `about` is None: there is nothing here that it is about.
+    """
+    name, root = ref_name(entry) or "", store.resolve(str(Digest.parse(entry["digest"])))
+    if about is None:
+        raise _NoSnapshot(f"manifest {root.digest}: expected what it is about to have a name, got {name}")
+    raw = fetch_all(store.blobs, root, limit=spec.MAX_MANIFEST)
+    attachment = Attachment.parse(raw, subject=about) if is_attachment(name) else None
+    if attachment is None and not fits(name, root.digest):
+        raise _NoSnapshot(f"manifest {root.digest}: expected another name, got {name}")
+    subject = store.resolve(str(about))
+    manifest = attachment.manifest if attachment else AnyManifest.parse_referrer(raw, root.media_type, of=subject)
     owners = Owners(store.blobs.path)
-    with Transaction(store, catalog) as change:
+    if not dry_run:
+        with Transaction(store, catalog) as change:
+            for blob in (root, *manifest.blobs):
+                if change.exists(blob):
+                    _take(store, change, blob, owners)
+            if attachment is not None:
+                put_attachment(change, attachment, store.blobs, subject=about)
+            else:
+                change.attach(root, subject, store.blobs)
+            change.commit_all({})
+    return Adopted(name, root.digest)
+
+
+def name_stored(
+    store: StoreDirectory,
+    catalog: Catalog,
+    root: Descriptor,
+    name: SnapshotName,
+    *,
+    known: bool = False,
+    force: bool = False,
+) -> None:
+    """Give a name to an artifact whose blobs are in the store; unless it is `known` to have been verified as a pull
+    does it, it is now.
+
+    Raises:
+        AlreadyExists: the name stands for something else, and `force` is not set.
+        NotFound, CorruptContent: a part of it is missing or damaged.
+    """
+    owners = Owners(store.blobs.path)
+    with Transaction(store, catalog, force=force) as change:
         for blob in () if known else (root, *Artifact.load(change, root).manifest.children):
             if change.exists(blob):  # from now on gc keeps it
                 _take(store, change, blob, owners)
         change.tag(root, name)
-    return Adopted(name, root.digest)
 
 
 def _take(store: StoreDirectory, change: Transaction, blob: Descriptor, owners: Owners) -> None:

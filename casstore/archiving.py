@@ -22,6 +22,8 @@ from casstore.storedir import StoreDirectory, StoreOptions
 from casstore.streams import fetch_all
 from casstore.survey import survey
 from casstore.transfer import TransferOptions, find
+from casstore.trust.gate import gate_at
+from casstore.trust.scopes import ARCHIVE
 
 if TYPE_CHECKING:
     from casstore.archive.image import ImageFile
@@ -110,7 +112,7 @@ def export(
     with ExitStack() as stack:
         needs: dict[Digest, int] = {}
         for digest, _ in snapshots:
-            needs |= survey(directory, directory.resolve(str(digest))).needs
+            needs |= survey(directory, directory.resolve(str(digest)), referrers=options.form == Form.OCI).needs
         stack.enter_context(directory.relying_on(needs))
         outgoing = [_outgoing(directory, digest, name) for digest, name in snapshots]
         outgoing[0] = replace(outgoing[0], parent=parent)
@@ -189,7 +191,7 @@ def _part(directory: StoreDirectory, outgoing: Outgoing) -> Part:
     from casstore.archive.layoutwriting import Part
 
     root = outgoing.artifact.manifest.descriptor
-    return Part(survey(directory, root), directory, outgoing.name or root.digest.hex)
+    return Part(survey(directory, root, referrers=True), directory, outgoing.name or root.digest.hex)
 
 
 @contextmanager
@@ -284,5 +286,6 @@ def import_archive(
             strict=options.strict,
             naming=options.naming,
             options=options.capture,
+            gate=gate_at(ARCHIVE, options.trust),
             progress=progress,
         )

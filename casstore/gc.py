@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-from casstore import spec
+from casstore import durable, spec
 from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.digest import Digest
 from casstore.errors import CorruptContent, InvalidDigest, InvalidName, NotFound, storage_errors
@@ -314,7 +314,12 @@ def _set_aside(store: StoreDirectory, garbage: list[Digest], dead: list[str]) ->
         # `undo` could give back, may be there again without its blobs.
         store.durability.sync_directory(store.refs.path)
         store.trash.sync()
-        store.trash.set_aside([*map(store.blobs.path_of, garbage), *dead])
+        if garbage:
+            with store.blobs.opened() as folder:
+                store.trash.set_aside(folder, [digest.hex for digest in garbage])
+        if dead:
+            with durable.opened_directory(store.tmp) as folder:
+                store.trash.set_aside(folder, [os.path.basename(path) for path in dead])
     return freed
 
 

@@ -1,16 +1,19 @@
 """Copying an artifact between two places: push, pull and copy are this one thing.
 
-What there is to copy was surveyed at the source (survey.py). Blobs go first, a manifest after all that it names, a
-referrer after its subject, and the name last: so a name at the destination never stands for something incomplete.
+What there is to copy was surveyed at the source (survey.py). Blobs go first, a manifest after all that it names, what
+is about it after it, and the name last: so a name at the destination never stands for something incomplete, or for
+something whose signatures are not there yet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+from casstore.attachments import put_attachment
 from casstore.content import (
     Attacher,
     Fetcher,
@@ -24,11 +27,11 @@ from casstore.content import (
     Uploader,
 )
 from casstore.digest import Digest
-from casstore.errors import CasstoreError, MissingBlobs, NotOffered
-from casstore.oci import ArtifactManifest, Descriptor
+from casstore.errors import CasstoreError, CorruptContent, MissingBlobs, NotOffered
+from casstore.oci import Descriptor
 from casstore.progress import Meter, Part
 from casstore.streams import BytesSource, Vouching
-from casstore.survey import Graph, Node, survey
+from casstore.survey import Graph, Node
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -53,7 +56,7 @@ class CopyReport:
     """Had from a neighbour: another repository of the same registry."""
     mounted_bytes: int = 0
     referrers: int = 0
-    """Manifests that refer to the root or to another of them, and are there now. Their blobs are counted above."""
+    """Manifests that are about the root or about another of them, and are there now. Their blobs are counted above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +99,6 @@ def plan(
     return Plan(graph.root, name, missing, tuple(part for part, present in told if present))
 
 
-def copy_graph(
-    source: Source,
-    target: Target,
-    manifest: ArtifactManifest,
-    *,
-    tag: str | None,
-    meter: Meter,
-    concurrency: int = DEFAULT_CONCURRENCY,
-    referrers: bool = False,
-) -> CopyReport:
-    """Copy one artifact and let `tag` stand for it at the target; see Copier.copy."""
-    graph = survey(source, manifest.descriptor, manifest.raw, referrers=referrers)
-    return Copier(source, target, concurrency=concurrency).copy(graph, tag=tag, meter=meter)
-
-
 class Copier:
     """Copies artifacts from one source to one target; what was there for one is not asked for again.
 
@@ -121,6 +109,7 @@ class Copier:
         self._source, self._target, self._concurrency = source, target, concurrency
         self._there: set[Digest] = set()
         self._sent: set[Digest] = set()
+        self._listed: dict[Digest, set[Digest]] = {}
         self._stopping = threading.Event()
 
     def copy(self, graph: Graph, *, tag: str | None, meter: Meter) -> CopyReport:
@@ -134,8 +123,9 @@ class Copier:
             NotOffered: there are referrers to copy, and the target cannot have any.
             CasstoreError: either side failed; the target then holds some blobs more, and no new name.
         """
-        if any(node.subject is not None for node in graph.nodes):
+        if any(node.subject is not None and node.attachment is None for node in graph.nodes):
             self._attacher()
+        self._listed.clear()
         blobs = graph.blobs
         # Two manifests may call the same bytes by two media types.
         once = {(blob.digest, blob.size): blob for blob in blobs if blob.digest not in self._there}
@@ -183,8 +173,10 @@ class Copier:
         here, target = node.descriptor, self._target
         source: Fetcher = BytesSource(graph.raw) if here == graph.root else self._source
         present = target.exists(here)
-        subject = node.subject
-        if subject is None:
+        subject, attachment = node.subject, node.attachment
+        if subject is not None and attachment is not None:
+            self._with_all_blobs([node], lambda: put_attachment(target, attachment, source, subject=subject.digest))
+        elif subject is None:
             if not present:
                 self._with_all_blobs([node], lambda: target.push(here, source))
         elif not present or not self._is_attached(here, subject):
@@ -197,12 +189,17 @@ class Copier:
         return self._target
 
     def _is_attached(self, referrer: Descriptor, subject: Descriptor) -> bool:
+        """Whether the target told of it when it was asked first."""
         target = self._target
-        return isinstance(target, ReferrerLister) and any(
-            listed.digest == referrer.digest for listed in target.referrers(subject)
-        )
+        if subject.digest not in self._listed:
+            listed: Sequence[Descriptor] = ()
+            if isinstance(target, ReferrerLister):
+                with contextlib.suppress(CorruptContent):  # then they are attached again, which mends it
+                    listed = target.referrers(subject)
+            self._listed[subject.digest] = {each.digest for each in listed}
+        return referrer.digest in self._listed[subject.digest]
 
-    def _with_all_blobs(self, nodes: Collection[Node], store: Callable[[], None]) -> None:
+    def _with_all_blobs(self, nodes: Collection[Node], store: Callable[[], object]) -> None:
         """Store a manifest; when the registry says that it has not all that it names, send that again.
 
         Its garbage collection may have taken what it had, or what it said to a mount or a HEAD was not true.
@@ -210,7 +207,8 @@ class Copier:
         """
         for _ in range(_ROUNDS):
             try:
-                return store()
+                store()
+                return
             except MissingBlobs:
                 blobs = list(dict.fromkeys(blob for node in nodes for blob in node.blobs))
                 there = self._all(blobs, self._target.exists)
@@ -219,7 +217,7 @@ class Copier:
                 if not missing:
                     raise
                 self._all(missing, lambda blob: self._send(blob, None))
-        return store()
+        store()
 
     def _report(self, graph: Graph, how: dict[Digest, str]) -> CopyReport:
         parts = {part.digest: part for part in (*graph.blobs, *(node.descriptor for node in graph.nodes))}

@@ -7,8 +7,10 @@ index.json, writes blobs under temporary names, and never removes an entry that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +22,7 @@ from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import DocumentError, InvalidDigest, NotFound, storage_errors
 from casstore.jsondoc import dump, load_object
-from casstore.names import referrer_name, referrer_subject
+from casstore.names import is_attachment, referrer_name, referrer_subject
 from casstore.oci import AnyManifest, Descriptor, ImageIndex
 from casstore.operation import Operation, live_leases
 from casstore.schema import validate
@@ -31,10 +33,14 @@ _STAGING = ".casstore"
 
 
 def read_file(path: str, *, limit: int) -> bytes | None:
-    """A small file's bytes, at most `limit + 1`; None when there is no such file."""
+    """A small file's bytes, at most `limit + 1`; None when there is no such file.
+
+    Raises:
+        DocumentError: something else has its place, as a symlink.
+    """
     with storage_errors(f"reading {path!r}"):
         try:
-            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            with open(path, "rb", opener=_open_file) as file:
                 parts: list[bytes] = []  # to ask for all that may be there takes as much memory as there may be
                 while limit >= 0 and (part := file.read(min(limit + 1, COPY_CHUNK))):
                     parts.append(part)
@@ -42,6 +48,21 @@ def read_file(path: str, *, limit: int) -> bytes | None:
                 return b"".join(parts)
         except FileNotFoundError:
             return None
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open a regular file to read it, whatever has its place: no symlink is followed, and no FIFO waited for."""
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            raise DocumentError(path, "expected a regular file, got a symlink or special file") from None
+        raise
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # to read the latter fails
+        return fd
+    os.close(fd)
+    raise DocumentError(path, "expected a regular file, got a symlink or special file")
 
 
 def check_marker(root: str) -> bool:
@@ -86,6 +107,7 @@ class LayoutTarget:
             raise DocumentError(f"oci:{root}", "expected an OCI layout, got no directory")
         root = os.path.realpath(root)  # the caller may name it by a symlink; inside of it none is followed
         self.root, self._durability, self._wait = root, durability, wait
+        self._known: tuple[bytes | None, ImageIndex] = None, ImageIndex()
         self.blobs = BlobDirectory(os.path.join(root, "blobs", "sha256"))
         self._require_plain()
         if check_marker(root):
@@ -138,7 +160,11 @@ class LayoutTarget:
     def referrers(self, subject: Descriptor) -> Sequence[Descriptor]:
         """What `attach` has put here; see ReferrerLister."""
         named = self.tags().items()
-        found = [descriptor for name, descriptor in named if referrer_subject(name) == subject.digest]
+        found = [
+            descriptor
+            for name, descriptor in named
+            if referrer_subject(name) == subject.digest and not is_attachment(name)
+        ]
         return [_without_name(descriptor) for descriptor in dict.fromkeys(found)]
 
     def attach(self, descriptor: Descriptor, subject: Descriptor, source: Fetcher) -> None:
@@ -146,11 +172,11 @@ class LayoutTarget:
         raw = fetch_all(source, descriptor, limit=spec.MAX_MANIFEST)
         manifest = AnyManifest.parse_referrer(raw, descriptor.media_type, of=subject)
         self.push(descriptor, BytesSource(raw))
-        self.tag(manifest.descriptor, referrer_name(subject.digest, descriptor.digest))
+        self.tag(manifest.descriptor, referrer_name(subject.digest, manifest.descriptor))
 
     def resolve(self, reference: str) -> Descriptor:
         """Look up a tag, or the digest of a manifest that is there; see Resolver."""
-        index = read_index(self.root) or ImageIndex()
+        index = self._index()
         try:
             digest = Digest.parse(reference)
         except InvalidDigest:
@@ -170,7 +196,7 @@ class LayoutTarget:
     def tags(self) -> dict[str, Descriptor]:
         """All tags, and what they stand for; see TagLister."""
         found = {}
-        for entry in (read_index(self.root) or ImageIndex()).entries:
+        for entry in self._index().entries:
             name = entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME)
             if name is not None:
                 with contextlib.suppress(InvalidDigest):  # of another algorithm: not one of ours
@@ -202,15 +228,27 @@ class LayoutTarget:
                 raise NotFound(f"oci:{self.root}: {descriptor.digest} is not there")
             entries[:] = [old for old in entries if old["digest"] != str(descriptor.digest)]
         with storage_errors(f"removing {descriptor.digest}"):
-            os.unlink(self.blobs.path_of(descriptor.digest))
+            self.blobs.remove(descriptor.digest)
 
     @contextlib.contextmanager
     def _changed_entries(self) -> Iterator[list[dict[str, Any]]]:
         """The entries of index.json, to be changed in place; written back when the block ends without an error."""
         with self._locked():
-            entries = list((read_index(self.root) or ImageIndex()).entries)
+            entries = list(self._index().entries)
             yield entries
-            write_index(self.root, ImageIndex(tuple(entries)), self._durability)
+            index = ImageIndex(tuple(entries))
+            write_index(self.root, index, self._durability)
+            self._known = index.to_bytes(), index
+
+    def _index(self) -> ImageIndex:
+        """What index.json says; parsed only if it is another one than the last time: many entries take long."""
+        path = os.path.join(self.root, "index.json")
+        raw = read_file(path, limit=spec.MAX_INDEX)
+        if raw is None:
+            return ImageIndex()
+        if raw != self._known[0]:
+            self._known = raw, ImageIndex.parse(raw, subject=path)
+        return self._known[1]
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from casstore import spec
 from casstore.content import Fetcher, Reader
 from casstore.digest import Digest
 from casstore.errors import InvalidDigest, NotFound
+from casstore.names import referrer_name
 from casstore.oci import AnyManifest, Descriptor
 from casstore.streams import BytesSource, VerifiedReader, fetch_all
 
@@ -83,6 +84,7 @@ class MemoryTarget:
         self.push(descriptor, BytesSource(raw))
         with self._lock:
             self._referrers.setdefault(subject.digest, {})[descriptor.digest] = manifest.descriptor
+            self._names[referrer_name(subject.digest, manifest.descriptor)] = manifest.descriptor
 
     def delete(self, descriptor: Descriptor) -> None:
         """Remove content and its names; see Deleter."""

@@ -4,8 +4,14 @@
     digest   sha256:<6 to 64 lower hex>
 
 Nothing can be both. Names of the form sha256-<64 hex>[.suffix] are the referrers' tag scheme of registries and are
-reserved; a referrer itself is kept as sha256-<64 hex of its subject>.ref-<first 16 hex of its own digest>. Names are
-case-sensitive; on a case-folding file system two names that differ in case only are one.
+reserved for manifests that are about another one, whose digest they begin with:
+
+    sha256-<64 hex>.sig-<first 16 hex of its own digest>   a referrer that holds a signature: a sigstore bundle
+    sha256-<64 hex>.ref-<first 16 hex of its own digest>   any other referrer; signatures, too, in older stores
+    sha256-<64 hex>.sig                                    cosign's: signatures, in a manifest that only this name
+                                                           ties to what they are about: an attachment
+
+Names are case-sensitive; on a case-folding file system two names that differ in case only are one.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from typing import NewType
 
 from casstore.digest import Digest
 from casstore.errors import InvalidDigest, InvalidName
+from casstore.oci import Descriptor, is_bundle
 
 MAX_NAME = 128
 """Characters of a name."""
@@ -24,11 +31,11 @@ SnapshotName = NewType("SnapshotName", str)
 """A string that `parse_name` let through; safe as a file name and as a registry tag."""
 
 ReferrerName = NewType("ReferrerName", str)
-"""A reserved name, under which a store or layout keeps a manifest that refers to another one."""
+"""A reserved name, under which a manifest is kept that is about another one."""
 
 _NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[._-]|--)[A-Za-z0-9]+)*\Z", re.ASCII)
 _RESERVED = re.compile(r"sha256-[0-9a-f]{64}(?:\.[A-Za-z0-9._-]*)?\Z", re.ASCII)
-_REFERRER = re.compile(r"sha256-([0-9a-f]{64})\.ref-[0-9a-f]{16}\Z", re.ASCII)
+_REFERRER = re.compile(r"sha256-([0-9a-f]{64})\.(?:sig|(?:ref|sig)-([0-9a-f]{16}))\Z", re.ASCII)
 _PREFIX = re.compile(r"sha256:([0-9a-f]{6,64})\Z", re.ASCII)
 _DISK = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z", re.ASCII)
 _PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]+", re.ASCII)
@@ -52,15 +59,32 @@ def is_reserved(name: str) -> bool:
     return _RESERVED.match(name) is not None
 
 
-def referrer_name(subject: Digest, referrer: Digest) -> ReferrerName:
-    """The name that `referrer`, a manifest that refers to `subject`, is kept under."""
-    return ReferrerName(f"sha256-{subject.hex}.ref-{referrer.hex[:16]}")
+def referrer_name(subject: Digest, referrer: Descriptor) -> ReferrerName:
+    """The name that `referrer`, a manifest that refers to `subject`, is kept under; its artifact type must be known."""
+    kind = "sig" if is_bundle(referrer.artifact_type) else "ref"
+    return ReferrerName(f"sha256-{subject.hex}.{kind}-{referrer.digest.hex[:16]}")
+
+
+def attachment_name(subject: Digest) -> ReferrerName:
+    """The name that cosign keeps the signatures of `subject` under."""
+    return ReferrerName(f"sha256-{subject.hex}.sig")
+
+
+def is_attachment(name: str) -> bool:
+    """Whether a reserved name is cosign's: the manifest does not itself say what it is about."""
+    return name.endswith(".sig")
 
 
 def referrer_subject(name: str) -> Digest | None:
-    """What the referrer of this name refers to; None for a name of any other form."""
+    """What the manifest of a reserved name is about, in whichever form; None for a name of any other form."""
     match = _REFERRER.match(name)
     return None if match is None else Digest(match[1])
+
+
+def fits(name: str, digest: Digest) -> bool:
+    """Whether a name of which `referrer_subject` knows the subject can be that of the manifest `digest`."""
+    match = _REFERRER.match(name)
+    return match is not None and match[2] in {None, digest.hex[:16]}
 
 
 def parse_name(text: str) -> SnapshotName:

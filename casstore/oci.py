@@ -25,6 +25,7 @@ _BLOB = (
 _CONFIG = _BLOB.replace("KIND", r"(?:snapshot\.config\.v1|microsandbox\.v0\.[67])\+json").replace("DIGITS", "5")
 _LAYER = _BLOB.replace("KIND", r"(?:map|pack|file)\.v1").replace("DIGITS", "17")
 _TEXT = r'"org\.opencontainers\.image\.[a-z.]{1,40}":"[ !#-\[\]-~]{0,1000}"'
+_BUNDLE = re.compile(r"application/vnd\.dev\.sigstore\.bundle\.v0\.[0-9]{1,3}\+json\Z", re.ASCII)
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _KINDS = {
     **dict.fromkeys(spec.MEDIA_CONFIGS, "config"),
@@ -87,6 +88,11 @@ class Descriptor:
         if self.annotations:
             document["annotations"] = dict(self.annotations)
         return document
+
+
+def is_bundle(media_type: str | None) -> bool:
+    """Whether a media or artifact type is that of a sigstore bundle, of whatever minor version."""
+    return media_type is not None and _BUNDLE.match(media_type) is not None
 
 
 def manifest_of(digest: Digest, size: int) -> Descriptor:
@@ -197,6 +203,8 @@ class AnyManifest:
     """Its own; with the artifact type and the annotations that a list of referrers tells."""
     blobs: tuple[Descriptor, ...] = ()
     """Config and layers of an image manifest, each once."""
+    layers: tuple[Descriptor, ...] = ()
+    """The layers of an image manifest as they are listed, with their annotations."""
     manifests: tuple[Descriptor, ...] = ()
     """The manifests of an index, each once."""
     subject: Descriptor | None = None
@@ -242,6 +250,7 @@ class AnyManifest:
                 annotations=annotations,
             ),
             blobs=() if config is None else tuple(dict.fromkeys([config, *named])),
+            layers=() if is_index else tuple(named),
             manifests=tuple(dict.fromkeys(named)) if is_index else (),
             subject=None if told is None else _descriptor(told, subject=subject, at="subject"),
         )
@@ -268,11 +277,14 @@ def _descriptor(document: object, *, subject: str, at: str) -> Descriptor:
     kind, size = document.get("mediaType"), document.get("size")
     if not isinstance(kind, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise DocumentError(subject, "expected a descriptor with mediaType and size", at=at)
+    annotations = document.get("annotations") or _NO_ANNOTATIONS
+    if annotations is not _NO_ANNOTATIONS and not _are_texts(annotations):
+        raise DocumentError(subject, "expected annotations of texts", at=at)
     try:
         digest = Digest.parse(document.get("digest"))
     except InvalidDigest as error:
         raise UnsupportedVersion(subject, str(error), at=f"{at}.digest") from None
-    return Descriptor(media_type=kind, digest=digest, size=size)
+    return Descriptor(media_type=kind, digest=digest, size=size, annotations=annotations)
 
 
 def _are_texts(annotations: object) -> bool:

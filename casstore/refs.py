@@ -1,6 +1,6 @@
 """Refs: `refs/<name>` is a symlink `../blobs/sha256/<64 hex>`, and the only truth about what a store holds.
 
-Reserved names are the referrers': they stand for manifests that refer to another one, as signatures, and are no roots.
+Reserved names stand for manifests that are about another one, as signatures, and are no roots.
 
 A target is read as text and must match that form; it is never followed. So a ref that somebody pointed at /etc/passwd,
 or replaced by a file, is reported as broken and hurts nothing else. The callers hold refs.lock around every change.
@@ -44,9 +44,7 @@ class Refs:
         """Every ref, sorted by name, and what is wrong with the others."""
         refs: dict[SnapshotName, Digest] = {}
         broken: list[BrokenRef] = []
-        with storage_errors("reading the refs"):
-            names = sorted(os.listdir(self.path))
-        for name in names:
+        for name in sorted(self.names()):
             if name.startswith("."):
                 continue  # a symlink on its way to its name, or left by a crash
             try:
@@ -62,11 +60,9 @@ class Refs:
         return refs, broken
 
     def read_referrers(self, subject: Digest | None = None) -> dict[ReferrerName, Digest]:
-        """The refs to manifests that refer to `subject`, or to anything; sorted by name. Broken ones are left out."""
+        """The refs to manifests that are about `subject`, or anything; sorted by name, without the broken ones."""
         referrers: dict[ReferrerName, Digest] = {}
-        with storage_errors("reading the refs"):
-            names = sorted(name for name in os.listdir(self.path) if name.startswith("sha256-"))
-        for name in names:
+        for name in sorted(name for name in self.names() if name.startswith("sha256-")):
             refers_to = referrer_subject(name)
             if refers_to is not None and subject in {None, refers_to}:
                 with contextlib.suppress(FileNotFoundError, NotARef):
@@ -89,8 +85,8 @@ class Refs:
 
     def names(self) -> set[str]:
         """The names of all that is there, ref or not."""
-        with storage_errors("reading the refs"):
-            return set(os.listdir(self.path))
+        with storage_errors("reading the refs"), durable.opened_directory(self.path) as folder:
+            return set(os.listdir(folder))
 
     def require_free(self, name: SnapshotName | ReferrerName, *, unless: Digest | None = None) -> None:
         """Raise AlreadyExists if there is something of this name, a ref or not, but for a ref to `unless`."""
@@ -110,22 +106,21 @@ class Refs:
         Raises:
             AlreadyExists: it stands for another digest, and `force` is not set.
         """
-        path = os.path.join(self.path, name)
         if not force:
             self.require_free(name, unless=digest)
-        temporary = durable.temporary_beside(path)
-        with storage_errors(f"writing ref {name}", on=path):
+        temporary = durable.temporary_beside(name)
+        with storage_errors(f"writing ref {name}", on=self.path), durable.opened_directory(self.path) as folder:
             current = self.get(name)
             if current == digest:
-                self._durability.sync_directory(self.path)
+                self._durability.sync_directory(".", folder=folder)
                 return
             kept = None if current is None or is_reserved(name) else self._trash.keep(name, current)
             try:
-                os.symlink(target_of(digest), temporary)
-                durable.publish(temporary, path, replace=force, durability=self._durability)
+                os.symlink(target_of(digest), temporary, dir_fd=folder)
+                durable.publish(temporary, name, replace=force, durability=self._durability, folder=folder)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
+                    os.unlink(temporary, dir_fd=folder)
                 if kept is not None and self.get(name) == current:
                     self._trash.drop([kept])
                 raise
@@ -140,19 +135,19 @@ class Refs:
             AlreadyExists: one of them is taken.
         """
         done: list[SnapshotName] = []
-        with storage_errors("writing refs", on=self.path):
+        with storage_errors("writing refs", on=self.path), durable.opened_directory(self.path) as folder:
             try:
                 for name, digest in refs.items():
                     self.require_free(name, unless=digest)
                     if self.get(name) is None:
                         with storage_errors(f"writing ref {name}", on=self.path):
-                            os.symlink(target_of(digest), os.path.join(self.path, name))
+                            os.symlink(target_of(digest), name, dir_fd=folder)
                         done.append(name)
-                self._durability.sync_directory(self.path)
+                self._durability.sync_directory(".", folder=folder)
             except BaseException:
                 for each in done:
                     with contextlib.suppress(OSError):
-                        os.unlink(os.path.join(self.path, each))
+                        os.unlink(each, dir_fd=folder)
                 raise
 
     def remove(self, names: Sequence[str], stamp: int) -> list[str]:
@@ -166,15 +161,15 @@ class Refs:
         lost: list[str] = []
         if not names:
             return lost
-        for name in names:
-            with storage_errors(f"removing ref {name}"):
-                try:
-                    if not self._trash.take(os.path.join(self.path, name), name, stamp):
-                        lost.append(name)
-                        self.gone_for_good.add(name)
-                except FileNotFoundError:
-                    raise NotFound(f"snapshot {name}: there is no such name") from None
-        with storage_errors("removing refs"):
+        with storage_errors("removing refs"), durable.opened_directory(self.path) as folder:
+            for name in names:
+                with storage_errors(f"removing ref {name}"):
+                    try:
+                        if not self._trash.take(folder, name, stamp):
+                            lost.append(name)
+                            self.gone_for_good.add(name)
+                    except FileNotFoundError:
+                        raise NotFound(f"snapshot {name}: there is no such name") from None
             self._trash.sync()  # first: a power cut must not leave the removal without what undoes it
-            self._durability.sync_directory(self.path)
+            self._durability.sync_directory(".", folder=folder)
         return lost

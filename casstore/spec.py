@@ -31,6 +31,9 @@ ANNOTATION_BASE_NAME: Final = "org.opencontainers.image.base.name"
 ANNOTATION_BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
 ANNOTATION_TITLE: Final = "org.opencontainers.image.title"
 
+MEDIA_EMPTY: Final = "application/vnd.oci.empty.v1+json"
+MEDIA_CONFIG_IMAGE: Final = "application/vnd.oci.image.config.v1+json"
+
 # casstore's own
 ARTIFACT_TYPE: Final = "application/vnd.casstore.snapshot.v1"
 MEDIA_CONFIG: Final = "application/vnd.casstore.snapshot.config.v1+json"
@@ -47,6 +50,8 @@ ANNOTATION_STORE_DIGEST: Final = "io.casstore.digest"
 """The digest that such an entry was derived with: tools that give an entry another digest keep its annotations."""
 
 STORE_FORMAT: Final = 1
+POLICY_FILENAME: Final = "casstore.policy.toml"
+"""In a store's directory: whose signatures what comes into it must have."""
 
 MAX_MANIFEST: Final = 4 * MIB
 """Bytes. Registries refuse larger manifests (docker-registry 2.8.2 answers 400, zot 413)."""

@@ -5,16 +5,20 @@
       index.json                    derived from refs/ for other OCI tools; their own entries are kept
       blobs/sha256/<64 hex>         immutable content
       refs/<name>                   symlinks into blobs/: the only truth
-      refs/sha256-<64 hex>.ref-<16 hex>   the same, to a manifest that refers to the one of that digest
+      refs/sha256-<64 hex>.sig-<16 hex>   the same, to a manifest that refers to the one of that digest: a signature
+      refs/sha256-<64 hex>.ref-<16 hex>   and any other one
+      refs/sha256-<64 hex>.sig            and to one with cosign's signatures of it
       tmp/op-<id>/                  running operations, and what interrupted pulls had received
       trash/<name>@<stamp>          removed refs, until gc; and garbage until gc has unlinked it
       quarantine/<hex>@<ns>         damaged bytes that a repair has replaced; never removed here
+      state/last-seen.json          what names in registries led to when they were last pulled; see `lastseen`
       cache/check-position          where the last check stopped reading
       cache/sources/                what was captured from where; may be deleted at any time
+      casstore.policy.toml          whose signatures what comes in must have; people write it
       lock, gate.lock, refs.lock    see `locks`
       .*.tmp                        a file on its way to its name, here and in refs/; left by a crash, removed by gc
 
-Only refs/ and blobs/ hold what could not be made again, or done without.
+Only refs/ and blobs/ hold what could not be made again, or done without; state/ what could be done without.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ from casstore.errors import (
     storage_errors,
 )
 from casstore.locks import StoreLocks
-from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name
+from casstore.names import ReferrerName, SnapshotName, is_attachment, is_reserved, parse_name
 from casstore.oci import AnyManifest, Descriptor, manifest_of
 from casstore.operation import Operation, operation_paths
 from casstore.refs import BrokenRef, Refs
@@ -187,15 +191,17 @@ class StoreDirectory:
     def clear_temporaries(self) -> None:
         """Remove what processes that died had not yet given its name; nothing that is not the store's own."""
         with self._locks.refs(), storage_errors("collecting garbage"):
-            for folder in (self.path, self.refs.path):
-                # Others' in the store's directory stay, as that of a disk that is restored there.
-                is_ours = is_own_temporary if folder == self.path else durable.is_temporary
-                for name in filter(is_ours, os.listdir(folder)):
-                    path = os.path.join(folder, name)
-                    with contextlib.suppress(FileNotFoundError):
-                        mode = os.lstat(path).st_mode
-                        if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-                            os.unlink(path)
+            # Others' in the store's directory stay, as that of a disk that is restored there.
+            places = [((), is_own_temporary), (("refs",), durable.is_temporary)]
+            if is_plain_directory(os.path.join(self.path, "state")):
+                places.append((("state",), durable.is_temporary))
+            for below, is_ours in places:
+                with durable.opened_directory(os.path.join(self.path, "."), *below) as folder:
+                    for name in filter(is_ours, os.listdir(folder)):
+                        with contextlib.suppress(FileNotFoundError):
+                            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                            if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+                                os.unlink(name, dir_fd=folder)
 
     def require_same(self) -> None:
         """Raise StorageError when another directory, or none, has the store's path since it was opened."""
@@ -386,7 +392,8 @@ class StoreDirectory:
             CorruptContent: one of them is damaged.
         """
         found = []
-        for digest in self.refs.read_referrers(subject.digest).values():
+        named = self.refs.read_referrers(subject.digest).items()
+        for digest in dict.fromkeys(digest for name, digest in named if not is_attachment(name)):
             size = self.blobs.size(digest)
             if size is not None:
                 raw = fetch_all(self.blobs, manifest_of(digest, size), limit=spec.MAX_MANIFEST)
@@ -446,7 +453,7 @@ def _require_whole(path: str) -> None:
 
 def _make(path: str, parts: list[str], options: StoreOptions, *, share: bool | None) -> None:
     with storage_errors(f"making store {path!r}"):
-        strangers = os.path.lexists(path) and set(os.listdir(path)) - {"blobs", "refs"}
+        strangers = os.path.lexists(path) and set(os.listdir(path)) - {"blobs", "refs", spec.POLICY_FILENAME}
     if strangers and not all(map(is_plain_directory, parts)):  # else another process has made it just now
         if "oci-layout" in strangers:
             problem = "expected a casstore store, got a plain OCI layout; name it oci:DIR, or choose another place"

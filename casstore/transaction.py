@@ -10,26 +10,28 @@ blobs takes it over, and reads it before it counts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Self
 
 from casstore import spec
 from casstore.artifact import Artifact
+from casstore.attachments import Attachment, read_attachment
 from casstore.blobs import BlobDirectory
 from casstore.catalog import Catalog
 from casstore.content import Fetcher, Reader
 from casstore.contents import verify_integrity
 from casstore.digest import ChunkId, Digest
 from casstore.directories import load_directory
-from casstore.errors import CasstoreError, CorruptContent, NotFound, UnsupportedVersion
+from casstore.errors import CasstoreError, Conflict, CorruptContent, NotFound, UnsupportedVersion
 from casstore.intake import verify_chunks, verify_pack
 from casstore.lookup import Lookup
-from casstore.names import ReferrerName, SnapshotName, parse_name, referrer_name
-from casstore.oci import AnyManifest, Descriptor
+from casstore.names import ReferrerName, SnapshotName, is_attachment, parse_name, referrer_name, referrer_subject
+from casstore.oci import AnyManifest, Descriptor, manifest_of
 from casstore.operation import StagedBlob
 from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, silent
+from casstore.refs import Refs
 from casstore.staged import StagedSnapshots
 from casstore.storedir import StoreDirectory
 from casstore.streams import BytesSource, fetch_all, read_through
@@ -54,7 +56,7 @@ class Transaction:
         self._blobs = directory.blobs
         self._operation = directory.operation()
         self._relied: dict[Digest, int] = {}
-        self._attached: dict[ReferrerName, Digest] = {}
+        self._attached: dict[ReferrerName, Descriptor] = {}
         self._distrusted: set[str] = set()
         self._proven: set[Digest] = set()  # packs that were verified for themselves as soon as they had come
         self._made = StagedSnapshots(self._operation.path)
@@ -216,19 +218,42 @@ class Transaction:
                 raise NotFound(f"{told}: blob {blob.digest} is neither stored nor staged")
         if not self.exists(descriptor):
             self.push(descriptor, BytesSource(raw))
-        self._attached[referrer_name(subject.digest, descriptor.digest)] = descriptor.digest
+        self._attached[referrer_name(subject.digest, manifest.descriptor)] = manifest.descriptor
+
+    def _attach_by_name(self, descriptor: Descriptor, name: ReferrerName, subject: Digest) -> None:
+        attachment = Attachment.parse(fetch_all(self, descriptor, limit=spec.MAX_MANIFEST), subject=subject)
+        for blob in (descriptor, *attachment.manifest.blobs):
+            if not self.exists(blob):
+                raise NotFound(f"signatures {name}: blob {blob.digest} is neither stored nor staged")
+        self._attached[name] = attachment.descriptor
+
+    def referrers(self, subject: Descriptor) -> Sequence[Descriptor]:
+        """What is stored, or was attached here, and refers to `subject`; see ReferrerLister.
+
+        Raises:
+            CorruptContent: one that is stored is damaged.
+        """
+        mine = [named for name, named in self._attached.items() if _refers(name, subject)]
+        return list(dict.fromkeys([*mine, *self._directory.referrers(subject)]))
+
+    def tags(self) -> Iterable[str]:
+        """All names, those included that the next commit gives to what was attached; see TagLister."""
+        return list(dict.fromkeys([*self._attached, *self._directory.tags()]))
 
     def resolve(self, reference: str) -> Descriptor:
-        """What a ref, or the digest of a stored or staged manifest, stands for; see Resolver."""
+        """What a ref, the digest of a stored or staged manifest, or the name of what was attached stands for; see
+        Resolver.
+        """
         if reference.startswith("sha256:"):
             digest = Digest.parse(reference)
             size = self._operation.staged.size(digest)
             if size is not None:
-                return Descriptor(media_type=spec.MEDIA_MANIFEST, digest=digest, size=size)
-        return self._directory.resolve(reference)
+                return manifest_of(digest, size)
+        attached = self._attached.get(ReferrerName(reference))
+        return self._directory.resolve(reference) if attached is None else attached
 
     def tag(self, descriptor: Descriptor, name: str) -> None:
-        """Verify the artifact and commit it under `name`; see Tagger.
+        """Verify the artifact and commit it under `name`; see Tagger. An attachment gets its name with the next commit.
 
         Raises:
             NotFound: a blob is missing; the store is unchanged.
@@ -236,6 +261,10 @@ class Transaction:
                 the store is unchanged.
             AlreadyExists: the name stands for something else, and the transaction was not forced.
         """
+        about = referrer_subject(name)
+        if about is not None and is_attachment(name):
+            self._attach_by_name(descriptor, ReferrerName(name), about)
+            return
         wanted = parse_name(name)
         try:
             self.verify(descriptor)
@@ -278,8 +307,9 @@ class Transaction:
             self._directory.require(self._relied, to_last=True)
             self._operation.move_to(self._blobs)
             with self._directory.changing_refs() as refs:
-                for referrer, digest in self._attached.items():
-                    refs.set(referrer, digest, force=self._force)
+                for reserved, attached in self._attached.items():
+                    self._require_all_signatures(refs, reserved, attached)
+                    refs.set(reserved, attached.digest, force=self._force or is_attachment(reserved))
                 for name in unforced:
                     refs.require_free(name, unless=names[name].digest)
                 if len(names) > 1 and not self._force:
@@ -287,3 +317,20 @@ class Transaction:
                     return
                 for name, root in names.items():
                     refs.set(name, root.digest, force=self._force)
+
+    def _require_all_signatures(self, refs: Refs, name: ReferrerName, attached: Descriptor) -> None:
+        """Raise Conflict where an attachment would replace one that has got more signatures since it was read. One that
+        is damaged has none that could be lost.
+        """
+        now, about = refs.get(name) if is_attachment(name) else None, referrer_subject(name)
+        if now is None or now == attached.digest or about is None:
+            return
+        with contextlib.suppress(CorruptContent, NotFound):
+            theirs = read_attachment(self._directory, about)
+            ours = Attachment.parse(fetch_all(self._blobs, attached, limit=spec.MAX_MANIFEST), subject=about)
+            if theirs is not None and not ours.has_all_of(theirs):
+                raise Conflict(f"signatures {name}: others were added meanwhile; try again")
+
+
+def _refers(name: ReferrerName, subject: Descriptor) -> bool:
+    return referrer_subject(name) == subject.digest and not is_attachment(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from casstore import graph
 from casstore.content import Prober, Source, Target
@@ -16,6 +17,12 @@ from casstore.oci import Descriptor
 from casstore.progress import Meter, Progress, silent
 from casstore.reference import Reference, RegistryReference
 from casstore.survey import Graph, read_manifest, survey
+
+if TYPE_CHECKING:
+    from casstore.signatures.claims import Signed
+    from casstore.trust.decision import Verdict
+    from casstore.trust.gate import Gate
+    from casstore.trust.trust import Trust
 
 Registries = Callable[[RegistryReference], AbstractContextManager[Target]]
 """Opens a repository of a registry."""
@@ -30,6 +37,8 @@ class TransferOptions:
     """Blobs moved at the same time."""
     referrers: bool = False
     """Copy what refers to the snapshot, too, as signatures, and what refers to that."""
+    trust: Trust | None = None
+    """Whose signatures what is pulled or copied must have; None: nothing is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,12 @@ class TransferReport:
     copy: CopyReport
     parents: tuple[TransferReport, ...] = ()
     """What was pushed before it because it comes from there, oldest first."""
+    verdicts: tuple[Verdict, ...] = ()
+    """Of a pull or copy: what was asked of its signatures, and which ones it relied on."""
+    signed: tuple[Signed, ...] = ()
+    """Of a push: the signatures that were made for it."""
+    warnings: tuple[str, ...] = ()
+    """What people should know, as that a name was led back."""
 
     @property
     def digest(self) -> Digest:
@@ -57,6 +72,10 @@ class Job:
     tag: str
     modest: bool = False
     """The tag was not asked for by name: it is refused where it stands for something else."""
+    verdicts: tuple[Verdict, ...] = ()
+    """What was decided about its signatures."""
+    signed: tuple[Signed, ...] = ()
+    """The signatures that were made of it."""
 
 
 def push(
@@ -82,7 +101,11 @@ def push(
     copier = Copier(source, target, concurrency=options.concurrency)
     return [
         TransferReport(
-            f"{reference.name}@{job.graph.root.digest}", job.tag, copier.copy(job.graph, tag=job.tag, meter=meter)
+            f"{reference.name}@{job.graph.root.digest}",
+            job.tag,
+            copier.copy(job.graph, tag=job.tag, meter=meter),
+            verdicts=job.verdicts,
+            signed=job.signed,
         )
         for job in jobs
     ]
@@ -143,17 +166,39 @@ def find(source: Source, reference: Reference, verb: str) -> Descriptor:
 
 
 def pull_job(
-    source: Source, reference: Reference, *, name: SnapshotName, admit: Callable[[Digest], object], referrers: bool
+    source: Source,
+    reference: Reference,
+    *,
+    name: SnapshotName,
+    admit: Callable[[Digest], object],
+    referrers: bool,
+    gate: Gate | None = None,
 ) -> Job:
-    """What a pull of `reference` copies; `admit` may refuse its digest before more than that is read.
+    """What a pull of `reference` copies; `admit` may refuse its digest before more than that is read, and `gate` the
+    manifest before anything that it names is. The signatures that the gate relied on come along.
 
     Raises:
         As `find`; UnsupportedVersion: it is no snapshot.
+        UntrustedContent: by the gate.
     """
     root = find(source, reference, "pull of")
     admit(root.digest)
     manifest = read_manifest(source, root)
-    return Job(survey(source, root, manifest.raw, referrers=referrers), name)
+    return admitted_job(source, root, manifest.raw, name, referrers=referrers, gate=gate)
+
+
+def admitted_job(source: Source, root: Descriptor, raw: bytes, tag: str, *, referrers: bool, gate: Gate | None) -> Job:
+    """What a copy of the manifest `root` copies, if the gate lets it through; with the signatures that it relied on.
+
+    Raises:
+        UntrustedContent: by the gate.
+        As `survey`.
+    """
+    if gate is None:
+        return Job(survey(source, root, raw, referrers=referrers), tag)
+    admission = gate(source, root, raw)
+    graph = survey(source, root, raw, referrers=referrers, also=admission.accepted)
+    return Job(graph, tag, verdicts=admission.verdicts)
 
 
 def pull_name(reference: Reference, name: str | None) -> SnapshotName:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ from casstore.digest import Digest
 from casstore.errors import AlreadyExists, CorruptContent, DocumentError, NotFound, UnsupportedVersion
 from casstore.layout import LayoutTarget
 from casstore.memory import MemoryTarget
-from casstore.names import is_reserved, parse_name, referrer_name, referrer_subject
+from casstore.names import (
+    attachment_name,
+    fits,
+    is_attachment,
+    is_reserved,
+    parse_name,
+    referrer_name,
+    referrer_subject,
+)
 from casstore.oci import Descriptor
 from casstore.storedir import StoreDirectory
 from casstore.streams import BytesSource, fetch_all
@@ -61,14 +70,40 @@ def signed(store: Store, tmp_path: Path) -> Signed:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_name_of_a_referrer_tells_its_subject() -> None:
-    subject, referrer = Digest.of(b"subject"), Digest.of(b"referrer")
+@pytest.mark.parametrize(
+    ("artifact_type", "kind"),
+    [
+        (None, "ref"),
+        (SIGNATURE, "ref"),
+        ("application/vnd.dev.sigstore.bundle.v0.3+json", "sig"),
+        ("application/vnd.dev.sigstore.bundle.v0.4+json", "sig"),
+        ("application/vnd.dev.sigstore.bundle.v1.0+json", "ref"),
+        ("application/vnd.dev.sigstore.bundle.v0.3+json\n", "ref"),
+    ],
+)
+def test_the_name_of_a_referrer_tells_its_subject(artifact_type: str | None, kind: str) -> None:
+    subject = Digest.of(b"subject")
+    referrer = replace(Descriptor.of(b"referrer", spec.MEDIA_MANIFEST), artifact_type=artifact_type)
     name = referrer_name(subject, referrer)
-    assert name == f"sha256-{subject.hex}.ref-{referrer.hex[:16]}"
+    assert name == f"sha256-{subject.hex}.{kind}-{referrer.digest.hex[:16]}"
     assert is_reserved(name)
+    assert not is_attachment(name)
     assert referrer_subject(name) == subject
-    for text in ("base", f"sha256-{subject.hex}", f"sha256-{subject.hex}.sig", f"{name}0", f"{name}\n", name.upper()):
+    assert fits(name, referrer.digest)
+    assert not fits(name, subject)
+    for text in ("base", f"sha256-{subject.hex}", f"{name}0", f"{name}\n", name.upper(), f"sha256-{subject.hex}.sig2"):
         assert referrer_subject(text) is None
+        assert not fits(text, referrer.digest)
+
+
+def test_the_name_of_an_attachment_tells_what_it_is_about() -> None:
+    subject = Digest.of(b"subject")
+    name = attachment_name(subject)
+    assert name == f"sha256-{subject.hex}.sig"
+    assert is_reserved(name)
+    assert is_attachment(name)
+    assert referrer_subject(name) == subject
+    assert fits(name, Digest.of(b"whatever"))
 
 
 # --- there and back ---------------------------------------------------------------------------------------------------
@@ -199,8 +234,12 @@ def test_a_broken_referrer_hurts_nothing_and_goes_with_its_subject(store: Store,
     made, memory, _ = signed
     other.pull(f"{REGISTRY}:one", options=through(memory, referrers=True))
     root = Path(other.path)
-    (root / "refs" / referrer_name(made.digest, Digest("0" * 64))).symlink_to("/etc/passwd")
-    (root / "refs" / referrer_name(made.digest, Digest("1" * 64))).symlink_to(f"../blobs/sha256/{'1' * 64}")
+
+    def named_after(digit: str) -> str:
+        return f"sha256-{made.digest.hex}.ref-{digit * 16}"
+
+    (root / "refs" / named_after("0")).symlink_to("/etc/passwd")
+    (root / "refs" / named_after("1")).symlink_to(f"../blobs/sha256/{'1' * 64}")
     with Store.open(root, options=FAST) as again:
         assert again.problems() == []
         assert len(directory(again).referrers(made.root)) == 2
@@ -209,7 +248,7 @@ def test_a_broken_referrer_hurts_nothing_and_goes_with_its_subject(store: Store,
         again.remove("one")
         again.gc()
     left = list(link_refs(root))
-    assert left in ([], [referrer_name(made.digest, Digest("0" * 64))])
+    assert left in ([], [named_after("0")])
 
 
 def test_gc_does_not_go_on_when_a_referrer_is_damaged(store: Store, other: Store, signed: Signed) -> None:
@@ -268,7 +307,7 @@ def test_a_name_that_another_referrer_has_is_not_taken(store: Store, tmp_path: P
     with store.transaction() as change:
         referrer = sign(change, made.root)
         change.commit(parse_name("one"), made.root)
-    name = referrer_name(made.digest, referrer.digest)
+    name = referrer_name(made.digest, referrer)
     path = Path(store.path, "refs", name)
     path.unlink()
     path.symlink_to(f"../blobs/sha256/{made.digest.hex}")
@@ -299,7 +338,7 @@ def test_a_layout_keeps_referrers_under_reserved_names(tmp_path: Path) -> None:
     root = put(layout, image_manifest([]), spec.MEDIA_MANIFEST)
     layout.tag(root, "one")
     referrer = sign(layout, root, who="alice")
-    assert sorted(layout.tags()) == ["one", referrer_name(root.digest, referrer.digest)]
+    assert sorted(layout.tags()) == ["one", referrer_name(root.digest, replace(referrer, artifact_type=SIGNATURE))]
     (found,) = layout.referrers(root)
     assert (found, found.artifact_type, found.annotations["who"]) == (referrer, SIGNATURE, "alice")
     layout.untag("one")

@@ -11,7 +11,7 @@ from casstore.archive.borrowing import Lender
 from casstore.archive.folders import Folders
 from casstore.archive.inventoried import Inventoried, kind_of
 from casstore.archive.naming import head_name, parent_names
-from casstore.archive.payloads import MAX_SNAPSHOTS, Contents, Family, Payloads, Staged, nearest_first
+from casstore.archive.payloads import MAX_SNAPSHOTS, Contents, Family, Payloads, Staged, Taken, nearest_first
 from casstore.artifact import Artifact
 from casstore.capture import CaptureOptions
 from casstore.catalog import Catalog
@@ -22,11 +22,14 @@ from casstore.manifest import Manifest
 from casstore.microsandbox.intake import Importer
 from casstore.names import SnapshotName, parse_name
 from casstore.progress import Meter, Progress, silent
+from casstore.spec import MAX_MANIFEST
 from casstore.storedir import StoreDirectory
+from casstore.streams import fetch_all
 from casstore.tar import compression
 from casstore.tar.reader import Member, TarReader
 from casstore.tar.stream import Read
 from casstore.transaction import Transaction
+from casstore.trust.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +77,21 @@ def import_archive(
     strict: bool = False,
     naming: Callable[[Manifest], str] | None = None,
     options: CaptureOptions | None = None,
+    gate: Gate | None = None,
     progress: Progress = silent,
 ) -> ArchiveReport:
     """Take in all snapshots of an archive, whatever its form is. The catalog must have caught up. `name` is that of the
     snapshot that the archive is about; else `naming` gives each a name, or the archive does. What is here already stays
     what it is.
 
-    With `strict` a recorded integrity that cannot be compared any more is refused, and not only warned of.
+    With `strict` a recorded integrity that cannot be compared any more is refused, and not only warned of. `gate` may
+    refuse each snapshot, for its signatures: those that are stored, and those that the archive has.
 
     Raises:
         AlreadyExists: the name stands for another snapshot, and `force` is not set.
         CorruptContent: the archive, or something in it, is not what it should be.
         UnsupportedVersion: a form, version or compression that is not known.
+        UntrustedContent: by the gate.
         UsageError: no name can be made of what the archive says.
         SourceError, StorageError: it cannot be read, or its content not written.
         The store is unchanged then.
@@ -94,11 +100,9 @@ def import_archive(
     directory.require_writable()
     if name is not None:
         parse_name(name)  # before the work, not only after it
-    meter = Meter(progress, "importing", source.size)
-    plain = compression.plain(_metered(source.read, meter), subject=source.subject)
-    members = _files(TarReader(plain, subject=source.subject))
+    archive = _Metered(source.read, Meter(progress, "importing", source.size))
     with Transaction(directory, catalog, force=force, workers=options.workers) as change:
-        taken = _take_in(change, catalog, members, source.subject, options, strict=strict)
+        taken = _take_in(change, directory, catalog, archive, source.subject, options, strict=strict, gate=gate)
         suggested, head, others = taken.suggested_name, taken.head, taken.others
         if naming is not None:
             suggested = None
@@ -116,32 +120,25 @@ def import_archive(
     return ArchiveReport(Named(own, True, head), parents, taken.unused, tuple(taken.warnings))
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """What is staged of an archive: the snapshot that it is about, and the others, nearest first."""
-
-    head: Staged
-    others: Sequence[Staged]
-    unused: int
-    suggested_name: str | None = None
-    warnings: Sequence[str] = ()
-
-
 def _take_in(
     change: Transaction,
+    directory: StoreDirectory,
     catalog: Catalog,
-    members: Iterator[Member],
+    archive: _Metered,
     subject: str,
     options: CaptureOptions,
     *,
     strict: bool,
-) -> _Taken:
+    gate: Gate | None,
+) -> Taken:
+    members = _files(TarReader(compression.plain(archive.read, subject=subject), subject=subject))
     first = next(members, None)
     if first is None:
         raise DocumentError(subject, "expected an archive of snapshots, got one without files")
     members = chain([first], members)
     if layouts.belongs(first.name):
-        return _Taken(*layouts.take_in(change, members, subject))
+        is_stored = _Stored(directory, catalog)
+        return layouts.take_in(change, members, subject, read=lambda: archive.count, is_stored=is_stored, gate=gate)
     importer = Importer(change, catalog, options=options, strict=strict)
     lender = Lender(change, catalog, importer, workers=options.workers)
     contents = _read(first, members, importer, lender, subject)
@@ -150,7 +147,10 @@ def _take_in(
         created = importer.snapshot(found.manifest, found.disks, found.sidecars)
         fresh = Staged(created.root, created.manifest, created.added, found.hint)
         staged.append(_as_stored(change, catalog, fresh, options.workers))
-    return _Taken(staged[0], staged[1:], contents.unused, contents.suggested_name, importer.warnings)
+    if gate is not None:
+        for each in staged:
+            gate(change, each.root, fetch_all(change, each.root, limit=MAX_MANIFEST))
+    return Taken(staged[0], staged[1:], contents.unused, contents.suggested_name, importer.warnings)
 
 
 def _read(first: Member, members: Iterable[Member], importer: Importer, lender: Lender, subject: str) -> Contents:
@@ -180,6 +180,21 @@ def _as_stored(change: Transaction, catalog: Catalog, staged: Staged, workers: i
     return staged if same is None else replace(staged, root=same.manifest.descriptor, added=0)
 
 
+class _Stored:
+    """Knows what a name in the store stands for, or is about that."""
+
+    def __init__(self, directory: StoreDirectory, catalog: Catalog) -> None:
+        self._directory, self._catalog = directory, catalog
+        self._referrers: frozenset[Digest] | None = None
+
+    def __call__(self, digest: Digest) -> bool:
+        if self._catalog.entries([digest]):
+            return True
+        if self._referrers is None:
+            self._referrers = frozenset(self._directory.refs.read_referrers().values())
+        return digest in self._referrers
+
+
 def _names(catalog: Catalog, digest: Digest) -> Sequence[SnapshotName]:
     return [SnapshotName(name) for entry in catalog.entries([digest]) for name in entry.names]
 
@@ -189,10 +204,16 @@ def _files(members: Iterable[Member]) -> Iterator[Member]:
     return (member for member in members if not member.is_directory)
 
 
-def _metered(read: Read, meter: Meter) -> Read:
-    def metered(size: int) -> bytes:
-        data = read(size)
-        meter.add(len(data))
-        return data
+class _Metered:
+    """Reads, and counts what was read."""
 
-    return metered
+    def __init__(self, read: Read, meter: Meter) -> None:
+        self._read, self._meter = read, meter
+        self.count = 0
+
+    def read(self, size: int) -> bytes:
+        """See Read."""
+        data = self._read(size)
+        self.count += len(data)
+        self._meter.add(len(data))
+        return data

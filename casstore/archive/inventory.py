@@ -146,7 +146,8 @@ class Inventory:
             validate(document, f"microsandbox-archive-{dialect.value}", subject=_SUBJECT)
         unknown = set(document["requires"]) - {ALGORITHM, DEPENDENCIES}
         if unknown or document["completeness"] not in {_COMPLETE, _DEPENDENT}:
-            problem = f"{document['completeness']} with {', '.join(map(ascii, sorted(unknown))) or 'no extensions'}"
+            required = ", ".join(map(ascii, sorted(unknown))) or "no extensions"
+            problem = f"{ascii(document['completeness'])[:60]} with {required}"
             raise UnsupportedVersion(_SUBJECT, f"unsupported archive: {problem}"[:200], at="requires")
         if dialect is Dialect.V06:
             snapshots = [(each["snapshot_id"], Digest.parse(each["snapshot_id"])) for each in document["snapshots"]]

@@ -1,6 +1,7 @@
 """Reads tars of OCI layouts: unpacked beside the store's own staging, each blob checked, then copied as a pull does.
 
-Members come in any order. Blobs that the archive leaves out the store must have.
+Members come in any order. Blobs that the archive leaves out the store must have. What is about a snapshot, as its
+signatures, comes with it; the rest of the archive is left out.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from casstore import spec
-from casstore.archive.payloads import MAX_DOCUMENTS, MAX_SNAPSHOTS, Staged, head_of, nearest_first
+from casstore.archive.payloads import MAX_DOCUMENTS, MAX_SNAPSHOTS, Staged, Taken, head_of, nearest_first
+from casstore.archive.referrers import Referrers
 from casstore.blobs import BlobDirectory
 from casstore.content import Reader
 from casstore.dialects import read_config
@@ -21,13 +24,16 @@ from casstore.durable import write_all
 from casstore.errors import DigestMismatch, DocumentError, NotFound, storage_errors
 from casstore.graph import Copier
 from casstore.jsondoc import load_object
+from casstore.names import referrer_subject
 from casstore.oci import AnyManifest, ArtifactManifest, Descriptor, ImageIndex
 from casstore.progress import Meter, silent
 from casstore.schema import validate
 from casstore.streams import fetch_all
-from casstore.survey import survey
+from casstore.survey import Graph, survey
+from casstore.tar.limits import FREE_OF_RATIO, MAX_RATIO
 from casstore.tar.reader import Member
 from casstore.transaction import Transaction
+from casstore.trust.gate import Gate
 
 MARKER: Final = "oci-layout"
 INDEX: Final = "index.json"
@@ -40,62 +46,101 @@ def belongs(name: str) -> bool:
     return path in {MARKER, INDEX} or _BLOB.match(path) is not None
 
 
-def take_in(change: Transaction, members: Iterable[Member], subject: str) -> tuple[Staged, list[Staged], int]:
-    """Stage all snapshots of a layout: the one that no other comes from, and the others, nearest first; and how many
-    other artifacts there are, which are left out.
+def take_in(
+    change: Transaction,
+    members: Iterable[Member],
+    subject: str,
+    *,
+    read: Callable[[], int],
+    is_stored: Callable[[Digest], bool],
+    gate: Gate | None,
+) -> Taken:
+    """Stage all snapshots of a layout, and what is about them, or about what the store has. The layout is about the
+    snapshot that no other comes from.
 
     Raises:
         DocumentError: a member has no place in a layout; the marker or index is missing, or breaks its rules.
         DigestMismatch: a blob is not what its name says.
         NotFound: a blob is neither in the archive nor in the store.
         CorruptContent: as Transaction.verify.
+        UntrustedContent: by the gate.
     """
-    unpacked = _Unpacked(os.path.join(change.scratch, "archive"), subject)
+    unpacked = _Unpacked(os.path.join(change.scratch, "archive"), subject, read)
     for member in members:
         unpacked.add(member)
-    index = unpacked.index()
-    staged: list[Staged] = []
-    left_out = 0
-    seen: set[Digest] = set()
+    listed = _read(unpacked, subject)
+    copier = Copier(unpacked, change)
+    meter = Meter(silent, "copying", None)
+    added = {}
+    for root, (raw, _) in listed.snapshots.items():
+        added[root] = copier.copy(survey(unpacked, root, raw), tag=None, meter=meter).copied_bytes
+    here = {root.digest for root in listed.snapshots}
+    for node, raw in listed.referrers.those_of(lambda digest: digest in here or is_stored(digest), subject):
+        copier.copy(Graph(node.descriptor, raw, (node,)), tag=None, meter=meter)
+    staged = []
+    for root, (raw, hint) in listed.snapshots.items():
+        if gate is not None:
+            gate(change, root, raw)
+        staged.append(_verified(change, root, raw, added[root], hint))
+    head, *others = nearest_first(head_of(staged, subject), staged, subject)
+    return Taken(head, others, listed.left_out, warnings=listed.referrers.warnings(subject))
+
+
+@dataclass(slots=True)
+class _Listed:
+    """What the index of a layout lists."""
+
+    snapshots: dict[Descriptor, tuple[bytes, str | None]]
+    """With their bytes, and what they are called."""
+    referrers: Referrers
+    left_out: int = 0
+
+
+def _read(unpacked: _Unpacked, subject: str) -> _Listed:
+    listed = _Listed({}, Referrers())
+    seen: set[tuple[Digest, str]] = set()
     documents = 0
-    for entry in index.entries:
+    for entry in unpacked.index().entries:
         root = Descriptor.from_dict(entry)
-        if root.digest in seen:
+        name = entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME)
+        key = root.digest, name if name is not None and referrer_subject(name) is not None else ""
+        if key in seen:
             continue
-        seen.add(root.digest)
+        seen.add(key)
         documents += root.size
         if documents > MAX_DOCUMENTS:
             raise DocumentError(subject, f"expected manifests of at most {MAX_DOCUMENTS} bytes together, got more")
         raw = unpacked.document(root)
         manifest = AnyManifest.parse(raw, root.media_type, subject=f"{subject}: manifest {root.digest}")
-        if manifest.descriptor.artifact_type != spec.ARTIFACT_TYPE:
-            left_out += 1
+        if listed.referrers.add(manifest, raw, name, subject):
             continue
-        if len(staged) >= MAX_SNAPSHOTS:
+        if manifest.descriptor.artifact_type != spec.ARTIFACT_TYPE:
+            listed.left_out += 1
+            continue
+        if len(listed.snapshots) >= MAX_SNAPSHOTS:
             raise DocumentError(subject, f"expected at most {MAX_SNAPSHOTS} snapshots, got more")
-        hint = entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME)
-        staged.append(_copy(unpacked, change, root, raw, hint))
-    head, *others = nearest_first(head_of(staged, subject), staged, subject)
-    return head, others, left_out
+        listed.snapshots[root] = raw, name
+    return listed
 
 
-def _copy(unpacked: _Unpacked, change: Transaction, root: Descriptor, raw: bytes, hint: str | None) -> Staged:
-    graph = survey(unpacked, root, raw)
-    report = Copier(unpacked, change).copy(graph, tag=None, meter=Meter(silent, "copying", None))
-    change.verify(report.root)
+def _verified(change: Transaction, root: Descriptor, raw: bytes, added: int, hint: str | None) -> Staged:
+    change.verify(root)
     artifact = ArtifactManifest.parse(raw, subject=f"snapshot {root.digest}")
     limit = spec.MAX_MANIFEST
     manifest = read_config(
         artifact, lambda blob: fetch_all(change, blob, limit=limit), subject=f"snapshot {root.digest}"
     )
-    return Staged(artifact.descriptor, manifest, report.copied_bytes, hint)
+    return Staged(artifact.descriptor, manifest, added, hint)
 
 
 class _Unpacked:
-    """A layout in a directory that nobody else knows: a Source."""
+    """A layout in a directory that nobody else knows: a Source. `read` tells how many bytes of the archive, as it is,
+    were read so far.
+    """
 
-    def __init__(self, path: str, subject: str) -> None:
-        self._subject = subject
+    def __init__(self, path: str, subject: str, read: Callable[[], int]) -> None:
+        self._subject, self._read = subject, read
+        self._bytes = 0
         self._blobs = BlobDirectory(path)
         self._documents: dict[str, bytes] = {}
         with storage_errors("unpacking an archive"):
@@ -122,6 +167,10 @@ class _Unpacked:
             fd = os.open(self._blobs.path_of(digest), flags, 0o600)
             try:
                 while part := member.read(spec.MIB):
+                    self._bytes += len(part)
+                    if self._bytes > FREE_OF_RATIO + MAX_RATIO * self._read():
+                        problem = f"expected at most {MAX_RATIO} times the bytes of the archive, got more"
+                        raise DocumentError(told, f"{problem}; if that is right, decompress the archive with zstd -d")
                     hashed.update(part)
                     write_all(fd, part)
             finally:

@@ -1,4 +1,4 @@
-"""Writes a tar of an OCI layout: the blobs as they are stored, so dedup and digests stay.
+"""Writes a tar of an OCI layout: the blobs as they are stored, so dedup and digests stay, and signatures with them.
 
 Members are sorted by name, and nothing tells when or by whom they were written: the same blobs give the same bytes.
 """
@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from casstore import spec
 from casstore.archive.layouts import INDEX, MARKER
 from casstore.content import Fetcher
 from casstore.digest import Digest
 from casstore.jsondoc import dump
+from casstore.names import attachment_name, referrer_name
 from casstore.oci import Descriptor, ImageIndex
 from casstore.progress import Meter
 from casstore.streams import COPY_CHUNK
-from casstore.survey import Graph
+from casstore.survey import Graph, Node
 from casstore.tar.writer import TarWriter
 
 _VERSION: Final = {"imageLayoutVersion": spec.LAYOUT_VERSION}
@@ -45,14 +46,24 @@ def write_layout(tar: TarWriter, parts: Sequence[Part], *, without: Collection[D
     """
     for digest, (descriptor, source) in sorted(_blobs(parts, without).items(), key=lambda item: item[0].hex):
         tar.stream(f"blobs/sha256/{digest.hex}", descriptor.size, None, _read(source, descriptor, meter))
-    entries = []
-    for part in parts:
-        entry = part.graph.root.to_dict()
-        entry["annotations"] = {**part.graph.root.annotations, spec.ANNOTATION_REF_NAME: part.name}
-        entries.append(entry)
+    entries = [_entry(part.graph.root, part.name) for part in parts]
+    # After what they are about. Their names say that, for who does not read them.
+    entries += [_entry(node.descriptor, name) for part in parts for node in part.graph.nodes if (name := _name(node))]
     tar.add(INDEX, ImageIndex(tuple(entries)).to_bytes())
     tar.add(MARKER, dump(_VERSION))
     tar.close()
+
+
+def _entry(descriptor: Descriptor, name: str) -> dict[str, Any]:
+    return {**descriptor.to_dict(), "annotations": {**descriptor.annotations, spec.ANNOTATION_REF_NAME: name}}
+
+
+def _name(node: Node) -> str | None:
+    """What a manifest is called that is here for being about another one."""
+    if node.subject is None:
+        return None
+    about = node.subject.digest
+    return attachment_name(about) if node.attachment is not None else referrer_name(about, node.descriptor)
 
 
 def _blobs(parts: Iterable[Part], without: Collection[Digest]) -> dict[Digest, tuple[Descriptor, Fetcher]]:

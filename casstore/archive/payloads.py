@@ -68,6 +68,20 @@ class Staged:
     hint: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was staged of an archive."""
+
+    head: Staged
+    """The snapshot that it is about."""
+    others: Sequence[Staged]
+    """Those that it comes from, nearest first."""
+    unused: int
+    """Members that belong to no snapshot; of a layout, artifacts of other kinds."""
+    suggested_name: str | None = None
+    warnings: Sequence[str] = ()
+
+
 class Family(Protocol):
     """A form of archives, being read."""
 

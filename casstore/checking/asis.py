@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from casstore import durable, layout, locks, marker
+from casstore import durable, layout, locks, marker, spec
 from casstore.blobs import BlobDirectory
 from casstore.checking.catalogfile import CatalogFile
 from casstore.checking.census import read_root
@@ -22,7 +22,7 @@ from casstore.checking.findings import Finding, Kind
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, InvalidName, NotFound, StorageError, UnsupportedVersion, storage_errors
 from casstore.links import NotARef, read_link
-from casstore.names import is_reserved, parse_name, referrer_name, referrer_subject
+from casstore.names import fits, is_reserved, parse_name, referrer_subject
 from casstore.storedir import PARTS, StoreDirectory, StoreOptions, is_own_temporary, no_store
 from casstore.storeindex import Entry, foreign
 
@@ -30,7 +30,10 @@ _DIRECTORIES = (*PARTS, "tmp", "trash", "quarantine", "state", "cache")
 _MARKERS = ("oci-layout", marker.NAME)
 _INDEX, _CATALOG, _JOURNAL = "index.json", "catalog.sqlite", "catalog.sqlite-journal"
 _DATABASE = (_CATALOG, _JOURNAL)
-_KNOWN = {*(name for name in _DIRECTORIES if "/" not in name), *_MARKERS, *locks.NAMES, _INDEX, _CATALOG, _JOURNAL}
+_KNOWN = {
+    *(name for name in _DIRECTORIES if "/" not in name),
+    *(*_MARKERS, *locks.NAMES, _INDEX, _CATALOG, _JOURNAL, spec.POLICY_FILENAME),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,7 @@ class _Looker:
             pass  # removed since the directory was read
         else:
             self.refs[name] = digest
-            if about is not None and referrer_name(about, digest) != name:
+            if about is not None and not fits(name, digest):
                 del self.refs[name]
                 self.broken[name] = f"expected it to lead to a manifest sha256:{name[-16:]}..., got {digest}"
 

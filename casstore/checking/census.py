@@ -13,7 +13,7 @@ from casstore.blobs import BlobDirectory
 from casstore.checking.foreign import Reached
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, NotFound
-from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_subject
+from casstore.names import ReferrerName, SnapshotName, is_attachment, is_reserved, parse_name, referrer_subject
 from casstore.oci import AnyManifest, ArtifactManifest, Descriptor, manifest_of
 from casstore.streams import fetch_all
 from casstore.trash import Trash
@@ -29,7 +29,9 @@ class Holder:
     names: tuple[str, ...]
     """Sorted, those in the trash as `trash/<name>@<stamp>`; of a referrer, those of the snapshot."""
     subject: Digest | None = None
-    """What it refers to."""
+    """What it is about."""
+    is_attachment: bool = False
+    """Whether only its name says so."""
 
 
 class Census:
@@ -68,7 +70,7 @@ class Census:
                 subject = referrer_subject(name)
                 if subject in names:
                     del refs[name]
-                    self._add(Holder(digest, names[subject], subject))
+                    self._add(Holder(digest, names[subject], subject, is_attachment(name)))
                     names.setdefault(digest, names[subject])
                     found = True
 

@@ -235,8 +235,10 @@ class _Checker:
     def _check_holder(self, holder: Holder, raw: bytes) -> Artifact | None:
         self._meter.add(len(raw))
         if holder.subject is not None:
-            subject = manifest_of(holder.subject, 0)
-            manifest = AnyManifest.parse_referrer(raw, spec.MEDIA_MANIFEST, of=subject)
+            if holder.is_attachment:
+                manifest = AnyManifest.parse(raw, spec.MEDIA_MANIFEST, subject=f"signatures {holder.digest}")
+            else:
+                manifest = AnyManifest.parse_referrer(raw, spec.MEDIA_MANIFEST, of=manifest_of(holder.subject, 0))
             self._check_children(holder, manifest.blobs)
             return None
         artifact_manifest = ArtifactManifest.parse(raw, subject=f"snapshot {holder.digest}")

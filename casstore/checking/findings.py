@@ -69,6 +69,8 @@ class Kind(Enum):
     UNKNOWN_FILE = "unknown-file"
     QUARANTINED = "quarantined"
     """Damaged bytes that a repair set aside."""
+    DAMAGED_RECORD = "damaged-record"
+    """What names in registries led to when they were last pulled can no longer be read."""
     LOOSE_PERMISSIONS = "loose-permissions"
     """Others may write to the store, or a blob is writable."""
 
@@ -82,7 +84,10 @@ _SEVERITIES = {
     **dict.fromkeys((Kind.MISSING_MARKER, Kind.STALE_INDEX, Kind.STALE_CATALOG), Severity.STALE),
     **dict.fromkeys((Kind.GARBAGE, Kind.DEAD_OPERATION, Kind.TEMPORARY, Kind.REMOVED_REF), Severity.LEFTOVER),
     **dict.fromkeys(
-        (Kind.CHANGED_REF, Kind.FOREIGN_ENTRY, Kind.UNKNOWN_FILE, Kind.QUARANTINED, Kind.LOOSE_PERMISSIONS),
+        (
+            *(Kind.CHANGED_REF, Kind.FOREIGN_ENTRY, Kind.UNKNOWN_FILE, Kind.QUARANTINED),
+            *(Kind.DAMAGED_RECORD, Kind.LOOSE_PERMISSIONS),
+        ),
         Severity.NOTICE,
     ),
 }

@@ -7,10 +7,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
+from casstore import lastseen
 from casstore.blobs import BlobDirectory
 from casstore.checking.findings import Finding, Kind
 from casstore.digest import Digest
+from casstore.durable import is_temporary
 from casstore.errors import CasstoreError, InvalidDigest
+from casstore.lastseen import LastSeen
 from casstore.operation import is_operation
 from casstore.permissions import writable_by_others
 from casstore.storedir import StoreDirectory
@@ -34,6 +37,7 @@ def look_around(store: StoreDirectory, blobs: BlobDirectory) -> Iterator[Finding
             problem = f"{shortened(removed)}: casstore undo takes back what was removed, until casstore gc"
             yield Finding(Kind.REMOVED_REF, "trash", problem)
     yield from _quarantined(os.path.join(path, "quarantine"))
+    yield from _look_at_state(store)
     for name, mode in writable_by_others(path):
         problem = f"expected a directory that only its owner may write to, got mode {mode:04o}; chmod go-w ends that"
         yield Finding(Kind.LOOSE_PERMISSIONS, name, problem)
@@ -48,6 +52,19 @@ def _quarantined(path: str) -> Iterator[Finding]:
     if count:
         problem = f"{count} damaged, {total} bytes, that repairs set aside; remove them when nobody needs them any more"
         yield Finding(Kind.QUARANTINED, "quarantine", problem)
+
+
+def _look_at_state(store: StoreDirectory) -> Iterator[Finding]:
+    record = LastSeen(store)
+    folder, own = os.path.split(record.path)
+    for name in sorted(set(_names(folder)) - {own}):
+        kind = Kind.TEMPORARY if is_temporary(name) else Kind.UNKNOWN_FILE
+        problem = "unfinished; gc removes it" if kind is Kind.TEMPORARY else "it is not the store's"
+        yield Finding(kind, f"state/{ascii(name)[1:-1]}", problem)
+    try:
+        record.require_sound()
+    except CasstoreError as error:
+        yield Finding(Kind.DAMAGED_RECORD, lastseen.NAME, str(error))
 
 
 def _names(path: str) -> Iterable[str]:

@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from casstore import durable, spec
+from casstore.artifact import Artifact, verified_chunks
 from casstore.checking.census import read_root
 from casstore.checking.findings import Finding, Kind
 from casstore.content import Fetcher, Resolver
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, CorruptContent, NotFound, RegistryError, storage_errors
-from casstore.names import ReferrerName, SnapshotName, is_reserved, parse_name, referrer_name, referrer_subject
+from casstore.intake import verify_chunks
+from casstore.names import ReferrerName, SnapshotName, fits, is_reserved, parse_name, referrer_subject
 from casstore.oci import AnyManifest, Descriptor, manifest_of
 from casstore.operation import Operation
 from casstore.permissions import Owners
@@ -175,6 +177,8 @@ class _Mender:
         self._store, self._operation, self._sources, self._meter = store, operation, sources, meter
         self._owners = Owners(store.blobs.path)
         self.problems: list[str] = []
+        self._verified: dict[Digest, Collection[int]] = {}
+        """The chunks of packs that names have been given back to."""
 
     def mend_blob(self, digest: Digest, blob: Descriptor | None) -> Descriptor | None:
         """Replace a blob by a good one; what `blob` is not known of is a manifest. None where no source has it."""
@@ -228,6 +232,8 @@ class _Mender:
         try:
             wanted = ReferrerName(name) if is_reserved(name) else parse_name(name)
             needs = self._complete(digest)
+            if not is_reserved(name):
+                self._verify(digest)
             with self._store.shared(), self._store.changing_refs() as refs:
                 self._store.require(needs, to_last=True)
                 if self._leads_somewhere(wanted, refs.get(wanted)):
@@ -241,10 +247,20 @@ class _Mender:
             self.problems.append(f"refs/{name}: {error}")
 
     def _leads_somewhere(self, name: SnapshotName | ReferrerName, digest: Digest | None) -> bool:
-        about = referrer_subject(name)
-        if digest is None or (about is not None and referrer_name(about, digest) != name):
+        if digest is None or (referrer_subject(name) is not None and not fits(name, digest)):
             return False
         return self._store.blobs.size(digest) is not None
+
+    def _verify(self, digest: Digest) -> None:
+        """What a file that other tools write, too, says of a name is nothing that anybody has verified. Raises
+        CorruptContent: a chunk is wrong.
+        """
+        blobs = self._store.blobs
+        artifact = Artifact.load(blobs, self._store.resolve(str(digest)))
+        verify_chunks(artifact, known=lambda pack: self._verified.get(pack.digest, ()), workers=0)
+        for n, pack in enumerate(artifact.manifest.packs):
+            mask = verified_chunks(artifact, artifact.directories[n])
+            self._verified[pack.digest] = range(len(mask)) if mask.all() else mask.nonzero()[0].tolist()
 
     def _complete(self, digest: Digest) -> dict[Digest, int]:
         """What a manifest needs, itself included, with the bytes of each; fetched where it is missing.

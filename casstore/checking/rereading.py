@@ -133,7 +133,7 @@ class Position:
     def load(self) -> str:
         """Its hexadecimal digits; nothing where none is known."""
         if self._cache is not None:
-            with contextlib.suppress(StorageError, UnicodeDecodeError):
+            with contextlib.suppress(CasstoreError, UnicodeDecodeError):
                 text = (read_file(os.path.join(self._cache, _POSITION), limit=100) or b"").decode("ascii")
                 return text if len(text) == 64 else ""
         return ""

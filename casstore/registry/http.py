@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from itertools import count
-from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
@@ -94,9 +93,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -106,6 +103,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
     def stop(self) -> None:
         """Let all that goes on fail soon, and all that comes later at once."""
         self._line.stop()
+
+    def say(self, text: str) -> None:
+        """Tell the user something about the registry."""
+        self._notices.say(text)
 
     def request(
         self,

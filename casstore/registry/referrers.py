@@ -6,7 +6,8 @@ itself: two at a time can undo each other. So what was written is read again, at
 that got lost is put there again; after a few times that is an error.
 
 A registry's garbage collection takes manifests without a tag, the index notwithstanding. So there, a referrer also gets
-a tag of its own (names.referrer_name).
+a tag of its own (names.referrer_name). Signatures get theirs in every registry, and before a list tells of them: tools
+that copy tags copy them, too. Where a registry with the API refuses the tag, that is told.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from casstore.errors import (
 )
 from casstore.jsondoc import dump
 from casstore.names import referrer_name
-from casstore.oci import AnyManifest, Descriptor, ImageIndex
+from casstore.oci import AnyManifest, Descriptor, ImageIndex, is_bundle
 from casstore.registry.failures import Ended
 from casstore.registry.http import RegistryClient
 from casstore.registry.manifests import MANIFEST_TYPES, Manifest, Manifests
 from casstore.registry.pages import pages
 
 MAX_REFERRERS = 10_000
-"""Entries of one list."""
+"""Entries of one list that are read; whoever gets one more knows that there are too many."""
 _TRIES = 5
 SECOND_LOOK = (0.1, 0.3)
 """Seconds after which the list is looked at again, at random between: longer than another client takes from its GET of
@@ -51,14 +52,15 @@ class Referrers:
         self._lock = threading.Lock()
 
     def of(self, subject: Digest) -> tuple[Descriptor, ...]:
-        """What refers to `subject`, as the registry's or the tag's list says; nobody has looked at the manifests yet.
+        """What refers to `subject`, as the registry's or the tag's list says: nobody has looked at the manifests yet.
+        Not more than MAX_REFERRERS + 1 of them.
 
         Raises:
             DocumentError: the list is no sound image index.
             RegistryError: it does not end, or goes on elsewhere.
         """
         entries = self._by_api(subject)
-        return _descriptors(self._by_tag(subject)[0] if entries is None else entries)
+        return _descriptors(self._by_tag(subject)[0] if entries is None else entries)[: MAX_REFERRERS + 1]
 
     def attach(self, manifest: Manifest, subject: Descriptor) -> None:
         """Store a manifest that refers to `subject`, and see that the list tells of it.
@@ -68,13 +70,35 @@ class Referrers:
             RegistryError: other clients took it from the list again and again.
             MissingBlobs, and what else Manifests.put raises.
         """
-        parsed = AnyManifest.parse_referrer(manifest.raw, manifest.descriptor.media_type, of=subject)
-        answer = self._manifests.put(manifest, str(manifest.descriptor.digest))
-        if answer.get("OCI-Subject") == str(subject.digest):
-            return
-        self._manifests.put(manifest, referrer_name(subject.digest, parsed.descriptor.digest))
-        with self._lock:  # at least our own threads do not undo each other
-            self._keep_listed(parsed.descriptor, subject.digest)
+        parsed = AnyManifest.parse_referrer(manifest.raw, manifest.descriptor.media_type, of=subject).descriptor
+        name = referrer_name(subject.digest, parsed)
+        if is_bundle(parsed.artifact_type):
+            is_listed = self._put_named(manifest, name, subject)
+        else:
+            is_listed = self._put(manifest, str(parsed.digest), subject) or self._put(manifest, name, subject)
+        if not is_listed:
+            with self._lock:  # at least our own threads do not undo each other
+                self._keep_listed(parsed, subject.digest)
+
+    def _put(self, manifest: Manifest, reference: str, subject: Descriptor) -> bool:
+        """Whether the registry keeps the list."""
+        return self._manifests.put(manifest, reference).get("OCI-Subject") == str(subject.digest)
+
+    def _put_named(self, manifest: Manifest, name: str, subject: Descriptor) -> bool:
+        """As `_put`, under a name; without one only where the registry keeps the list and takes no such name."""
+        try:
+            return self._put(manifest, name, subject)
+        except (MissingBlobs, Unavailable):
+            raise
+        except RegistryError as error:
+            refused = error
+        if not self._put(manifest, str(manifest.descriptor.digest), subject):
+            raise refused
+        self._client.say(
+            f"{refused}; the signature is listed, but has no tag: tools that copy tags leave it behind, and the"
+            " registry's garbage collection may take it"
+        )
+        return True
 
     def _by_api(self, subject: Digest) -> list[Mapping[str, Any]] | None:
         """The registry's own list; None if it keeps none: any other answer than an index is some proxy's or web page's.
@@ -99,7 +123,8 @@ class Referrers:
                 return None
             raw = self._client.read(response, told, limit=spec.MAX_MANIFEST)
             entries += ImageIndex.parse(raw, subject=told).entries
-            _check_count(entries, told)
+            if len(entries) > MAX_REFERRERS:
+                break
         return entries
 
     def _by_tag(self, subject: Digest) -> tuple[list[Mapping[str, Any]], str | None]:
@@ -112,9 +137,7 @@ class Referrers:
         told = self._manifests.subject(tag)
         if manifest.descriptor.media_type != spec.MEDIA_INDEX:
             raise DocumentError(told, f"expected an image index, got {manifest.descriptor.media_type}", at="mediaType")
-        entries: list[Mapping[str, Any]] = [*ImageIndex.parse(manifest.raw, subject=told).entries]
-        _check_count(entries, told)
-        return entries, etag
+        return [*ImageIndex.parse(manifest.raw, subject=told).entries], etag
 
     def _keep_listed(self, referrer: Descriptor, subject: Digest) -> None:
         told = self._manifests.subject(_list_tag(subject))
@@ -176,11 +199,6 @@ def _list_tag(subject: Digest) -> str:
 
 def _has(entries: Iterable[Mapping[str, Any]], referrer: Descriptor) -> bool:
     return any(entry["digest"] == str(referrer.digest) for entry in entries)
-
-
-def _check_count(entries: list[Mapping[str, Any]], told: str) -> None:
-    if len(entries) > MAX_REFERRERS:
-        raise DocumentError(told, f"expected at most {MAX_REFERRERS} referrers, got more")
 
 
 def _descriptors(entries: Iterable[Mapping[str, Any]]) -> tuple[Descriptor, ...]:

@@ -9,10 +9,13 @@ import pytest
 
 from casstore import names, spec
 from casstore.errors import DocumentError, NotFound
+from casstore.names import attachment_name
 from casstore.oci import Descriptor
+from casstore.signatures.bundle import MEDIA_TYPE
 from casstore.streams import BytesSource, fetch_all
 from tests.contract.conftest import FullTarget
 from tests.contract.test_target_contract import EMPTY_CONFIG, LIMIT, push_bytes, push_manifest
+from tests.support.signing import BOTH, found, sign_by
 
 SIGNATURE = "application/vnd.example.signature"
 
@@ -139,3 +142,23 @@ def test_four_threads_attach_to_the_same(target: FullTarget) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda each: target.attach(each[0], subject, BytesSource(each[1])), made))
     assert {referrer.digest for referrer in target.referrers(subject)} == {referrer.digest for referrer, _ in made}
+
+
+def test_a_signature_has_a_name_of_its_own(target: FullTarget) -> None:
+    """In registries that keep the list by themselves, too."""
+    subject, _ = push_manifest(target)
+    (signed,) = sign_by(target, subject, "alice")
+    name = f"sha256-{subject.digest.hex}.sig-{signed.descriptor.digest.hex[:16]}"
+    assert name in target.tags()
+    assert target.resolve(name) == signed.descriptor
+    (listed,) = target.referrers(subject)
+    assert (listed, listed.artifact_type) == (signed.descriptor, MEDIA_TYPE)
+
+
+def test_signatures_in_both_forms_are_found_and_none_is_lost(target: FullTarget) -> None:
+    subject, _ = push_manifest(target)
+    sign_by(target, subject, "alice", cosign_tag=True)
+    sign_by(target, subject, "ed-bob", cosign_tag=True)
+    assert found(target, subject) == BOTH
+    assert len(target.referrers(subject)) == 2
+    assert attachment_name(subject.digest) in target.tags()
