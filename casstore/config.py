@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from casstore.errors import UsageError
 from casstore.manifest import SCRATCH, ImageRef
+from casstore.secrets import OnSecrets
 
 if TYPE_CHECKING:
     from casstore.create import Description
@@ -83,6 +84,8 @@ class SnapshotConfig:
     """Do not read a file whose times, size and inode are those of its last capture, where that is safe; see `sources`.
     Without effect on other disks, and where the snapshot goes to a path.
     """
+    scan_secrets: OnSecrets | None = None
+    """Look for files that look like credentials first, and what to do about them; None does not look. See `secrets`."""
 
     def description(self, parent_id: str | None) -> Description:
         """As `create.build` wants it, with the parent's id."""
@@ -127,6 +130,7 @@ class SnapshotBuilder:
         self._parent: str | None = None
         self._sandbox: str | None = None
         self._trust_mtime = False
+        self._scan_secrets: OnSecrets | None = None
 
     def destination(self, destination: SnapshotDestination) -> Self:
         """Where the snapshot goes."""
@@ -181,6 +185,18 @@ class SnapshotBuilder:
         self._trust_mtime = True
         return self
 
+    def scan_secrets(self, action: OnSecrets | str = OnSecrets.WARN) -> Self:
+        """Look for files that look like credentials first: `warn` tells them in the snapshot's `cost`, with `refuse`
+        there is no snapshot then.
+
+        Raises:
+            UsageError: `action` is neither.
+        """
+        if action not in tuple(OnSecrets):
+            raise UsageError(f"scan_secrets: expected warn or refuse, got {action!r}")
+        self._scan_secrets = OnSecrets(action)
+        return self
+
     def build(self) -> SnapshotConfig:
         """The finished configuration.
 
@@ -199,6 +215,7 @@ class SnapshotBuilder:
             parent=self._parent,
             source_sandbox=self._sandbox,
             trust_mtime=self._trust_mtime,
+            scan_secrets=self._scan_secrets,
         )
 
     def create(self, store: _Creator[Made_co]) -> Made_co:

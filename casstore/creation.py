@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from casstore.catalog import Entry
@@ -14,6 +15,7 @@ from casstore.errors import UsageError
 from casstore.lineage import choose_base
 from casstore.names import parse_name
 from casstore.progress import Progress
+from casstore.secrets import search
 from casstore.storedir import StoreDirectory
 
 if TYPE_CHECKING:
@@ -73,12 +75,14 @@ def create_in_store(
                     sample=lambda: sample(source),
                 )
                 base = None if digest is None else change.reuse(digest)
+            # After the clone was made: what is looked at is what is captured.
+            secrets = search(source, config.scan_secrets)
             created = build(source, change, description, options=options, earlier=earlier, base=base, progress=progress)
             confirm()
             change.commit(name, created.root)
     if seen is not None:
         sources.remember(SourceRecord(seen, created.root.digest))
-    return created
+    return replace(created, secrets=secrets)
 
 
 def create_at_path(
@@ -107,9 +111,10 @@ def create_at_path(
         def capture_into(destination: Destination, scratch: str) -> Created:
             source.clone_into(scratch)
             description = config.description(parent_id)
+            secrets = search(source, config.scan_secrets)
             made = build(source, destination, description, options=options or CaptureOptions(), progress=progress)
             confirm()
-            return made
+            return replace(made, secrets=secrets)
 
         return make(path, capture_into, force=config.force, durability=durability), PATH_TAG
 

@@ -23,6 +23,7 @@ from casstore.manifest import UPPER_FILENAME
 from casstore.microsandbox.home import Home, Sandbox
 from casstore.names import parse_name
 from casstore.progress import Progress
+from casstore.secrets import cannot_search, search
 from casstore.storedir import StoreDirectory
 
 if TYPE_CHECKING:
@@ -150,6 +151,10 @@ def _create_chain(
         change = stack.enter_context(Transaction(directory, catalog, force=config.force, workers=workers))
         for source in sources:
             source.clone_into(change.scratch)
+        if len(sources) == 1:
+            found = search(sources[0], config.scan_secrets)
+        else:
+            found = cannot_search(sources[-1].subject, "it is a chain of several files", config.scan_secrets)
         manifest = _describe(config, sandbox, parent, _layers(sandbox, sources))
         base = None if parent is None else change.reuse(parent.digest)
         importer = Importer(change, catalog, options=options, progress=progress)
@@ -164,7 +169,7 @@ def _create_chain(
         created = importer.snapshot(manifest, keys, sidecars)
         home.require_unchanged(sandbox)
         change.commit(name, created.root)
-    return created
+    return replace(created, secrets=found)
 
 
 def _describe(config: SnapshotConfig, sandbox: Sandbox, parent: Entry | None, layers: Sequence[Layer]) -> Manifest07:

@@ -91,6 +91,15 @@ _ALGORITHMS = ("sha256", "sparse", "sparse-zero", "blake3-merkle")
     is_flag=True,
     help="Do not read a FILE that has the times, size and inode of its last capture, if nobody can write to it.",
 )
+@click.option(
+    "--scan-secrets",
+    cls=BareOption,
+    bare="warn",
+    metavar="ACTION",
+    type=click.Choice(["warn", "refuse"]),
+    help="Look for files that look like credentials first: warn of them, which is what no ACTION does, too, or refuse"
+    " the disk.",
+)
 @click.option("--level", type=click.IntRange(1, 19), default=2, show_default=True, metavar="N", help="zstd level.")
 @workers_option
 @force_option("Take over a name or path that is in use.")
@@ -114,6 +123,7 @@ def create(
     source_sandbox: str | None,
     integrity: str | None,
     trust_mtime: bool,
+    scan_secrets: str | None,
     level: int,
     workers: int | None,
     force: bool,
@@ -131,25 +141,30 @@ def create(
 
     An artifact directory, of microsandbox 0.4, 0.6 or 0.7, keeps its document, and so its id; its recorded integrity is
     verified. The options that say what a disk is like do not go with it.
+
+    --scan-secrets looks into the files of an ext2, ext3 or ext4 disk; a disk that it cannot look into is told, too, or
+    refused. docs/how-to/secrets.md says what it looks for.
     """
     from casstore.capture import CaptureOptions
     from casstore.config import SnapshotConfig
     from casstore.importing import ImportOptions
     from casstore.manifest import SCRATCH
+    from casstore.secrets import OnSecrets
     from casstore.store import Store
 
     options = CaptureOptions(level=level, workers=workers or 0)
     if from_artifact is not None:
-        described = (disks, block_device, image, parent, labels, source_sandbox, integrity, trust_mtime)
+        described = (disks, block_device, image, parent, labels, source_sandbox, integrity, trust_mtime, scan_secrets)
         name = None if any(described) or sandboxes or all_stopped else destination
         _take_in(session, from_artifact, name, ImportOptions(force=force, strict=strict, capture=options))
         return
     if strict:
         raise click.UsageError("--strict: expected --from-artifact with it")
+    on_secrets = None if scan_secrets is None else OnSecrets(scan_secrets)
     if sandboxes or all_stopped:
         if disks or block_device or image is not None or source_sandbox is not None:
             raise click.UsageError("--from, --all-stopped: expected no option that says what a disk is like")
-        wanted = Wanted(parse_labels(labels), force, integrity, parent, trust_mtime, options)
+        wanted = Wanted(parse_labels(labels), force, integrity, parent, trust_mtime, on_secrets, options)
         click.get_current_context().exit(create_from_sandboxes(session, destination, sandboxes, wanted, all_stopped))
     if len(disks) != 1:
         raise click.UsageError(f"expected one --disk, or --from SANDBOX, got {len(disks) or 'none'}")
@@ -166,6 +181,7 @@ def create(
         source_sandbox=source_sandbox,
         disk_name=disk_name,
         trust_mtime=trust_mtime,
+        scan_secrets=on_secrets,
         image=SCRATCH if image is None else _parse_image(image),
     )
     start = time.monotonic()

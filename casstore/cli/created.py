@@ -16,7 +16,11 @@ from casstore.names import is_path
 if TYPE_CHECKING:
     from casstore.binding import Created
     from casstore.config import SnapshotDestination
+    from casstore.secrets import Scan
     from casstore.snapshot import Snapshot
+
+
+_TOLD = 20  # findings that people are told of, each on its line
 
 
 def parse_destination(text: str) -> SnapshotDestination:
@@ -54,6 +58,8 @@ def say_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
                 f"warning: pack {pack} of the store is damaged; what this snapshot needs of it was stored again;"
                 f" {REPAIR}"
             )
+        if cost.secrets is not None:
+            _tell_secrets(session, cost.secrets)
         stats = cost.stats
         ratio = f" ({stats.new_plain / cost.added:.1f} : 1)" if stats.new_plain > cost.added else ""
         what = os.path.basename(snapshot.path)
@@ -66,6 +72,30 @@ def say_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
             f"kept {what}: {render.size(stats.allocated)} allocated, {render.size(stats.new_plain)} new,"
             f" {render.size(cost.added)} stored{ratio}, {render.duration(seconds)}"
         )
+
+
+def _tell_secrets(session: Session, found: Scan) -> None:
+    for finding in found.findings[:_TOLD]:
+        session.warn(f"{finding.text} on the disk looks like credentials ({finding.pattern})")
+    more = len(found.findings) + found.more - _TOLD
+    if more > 0:
+        session.warn(f"{render.count(more, 'more finding')} like these on the disk; --json tells up to 1000")
+    if not found.findings and found.not_scanned is None:
+        session.say(f"no credentials found: looked at {render.count(found.names, 'name')}, read {found.files} of them")
+    if found.not_scanned is not None:
+        session.warn(f"not scanned for credentials, or not wholly: {found.not_scanned}")
+
+
+def _secrets_document(found: Scan | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {
+        "findings": [{"path": finding.text, "pattern": finding.pattern} for finding in found.findings],
+        "more": found.more,
+        "names": found.names,
+        "files": found.files,
+        "not_scanned": found.not_scanned,
+    }
 
 
 def created_document(snapshot: Snapshot, seconds: float) -> dict[str, object]:
@@ -86,5 +116,6 @@ def created_document(snapshot: Snapshot, seconds: float) -> dict[str, object]:
         "stored_bytes": cost.added if cost else 0,
         "copied_bytes": stats.copied if stats else 0,
         "unchanged_since": cost.unchanged_since if cost else None,
+        "secrets": _secrets_document(cost.secrets if cost else None),
         "seconds": round(seconds, 3),
     }

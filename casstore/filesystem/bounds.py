@@ -1,0 +1,63 @@
+"""How much work a disk may cost, whatever it says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from casstore.errors import UnreadableFilesystem
+from casstore.spec import GIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The most that may be read of a file system while it is looked at; beyond is UnreadableFilesystem."""
+
+    read_bytes: int = 4 * GIB
+    """Bytes asked of the disk: metadata and content."""
+    entries: int = 10_000_000
+    """Names in directories."""
+    directories: int = 1_000_000
+    depth: int = 256
+    """Directories within each other."""
+    seconds: float = 600
+    """Of the clock."""
+
+
+class Budget:
+    """What is left of the bounds."""
+
+    def __init__(self, bounds: Bounds, subject: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.bounds, self._subject, self._clock = bounds, subject, clock
+        self._bytes, self._entries, self._directories = bounds.read_bytes, bounds.entries, bounds.directories
+        self._end = clock() + bounds.seconds
+
+    def read(self, length: int) -> None:
+        """So many bytes are about to be read."""
+        self._bytes -= length
+        if self._bytes < 0:
+            self._exceeded(f"{self.bounds.read_bytes} bytes to read")
+        self._look_at_the_clock()
+
+    def entry(self) -> None:
+        """A name was met."""
+        self._entries -= 1
+        if self._entries < 0:
+            self._exceeded(f"{self.bounds.entries} names")
+        self._look_at_the_clock()
+
+    def directory(self, depth: int) -> None:
+        """A directory is entered, `depth` of them below the root."""
+        self._directories -= 1
+        if self._directories < 0:
+            self._exceeded(f"{self.bounds.directories} directories")
+        if depth > self.bounds.depth:
+            self._exceeded(f"{self.bounds.depth} directories within each other")
+
+    def _look_at_the_clock(self) -> None:
+        if self._clock() > self._end:
+            self._exceeded(f"{self.bounds.seconds:g} seconds of work")
+
+    def _exceeded(self, what: str) -> None:
+        raise UnreadableFilesystem(f"{self._subject}: expected at most {what}, got more; look at it with other bounds")
