@@ -2,6 +2,7 @@
 #
 #   make test       set up .venv (once), lint, type-check and test
 #   make test-long  the same tests with the longer sweeps
+#   make fuzz       look for inputs that hurt, FUZZ_SECONDS for each target
 #   make lint       ruff and mypy only            make fix      format and repair what ruff can
 #   make docs       build the documentation       make package  build the sdist and the wheel into dist/
 #   make demo       a guided tour, offline        make bench    measure, and compare with borg, restic and casync
@@ -17,13 +18,19 @@ READY := $(VENV)/ready-$(VERSION)
 # As many tests at once as there are processors.
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: test test-long lint fix docs demo bench package clean
+# Seconds for each target; FUZZ_ARGS="tar map" are some of them.
+FUZZ_SECONDS ?= 60
+
+.PHONY: test test-long fuzz lint fix docs demo bench package clean
 
 test: lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-long: lint
 	$(BIN)/pytest --long $(PYTEST_ARGS)
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -48,17 +55,18 @@ package: $(READY)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) .cache/microsandbox build dist site demo-work .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache/fuzz .cache/microsandbox .cache/verifiers build dist site demo-work .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find casstore tests docs -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp carries the interpreter's version, so that another PYTHON makes a new environment.
-$(READY): pyproject.toml .ci/install-peers.sh .ci/install-microsandbox.sh
+$(READY): pyproject.toml .ci/install-peers.sh .ci/install-microsandbox.sh .ci/install-verifiers.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "casstore needs Python 3.11 or newer, and '$(PYTHON)' is '$(VERSION)': try make PYTHON=python3.12" >&2; exit 1; }
 	PYTHON=$(PYTHON) .ci/install-peers.sh test
 	PYTHON=$(PYTHON) .ci/install-microsandbox.sh
+	.ci/install-verifiers.sh
 	$(PYTHON) -m venv $(if $(wildcard $(READY)),,--clear) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
 	@touch $@
 
 $(READY)-docs: $(READY)

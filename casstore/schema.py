@@ -46,7 +46,12 @@ def validate(document: Json, name: str, *, subject: str) -> None:
     worst = min(errors, key=lambda error: (len(error.absolute_path), str(error.json_path)), default=None)
     if worst is not None:
         problem = "not allowed here" if worst.validator == "not" else worst.message
-        if len(problem) > 2 * _SHOWN:
-            # The offending value comes first in the message, and what is wrong with it last.
-            problem = f"{problem[:_SHOWN]}...{problem[-_SHOWN:]}"
-        raise DocumentError(subject, problem, at=worst.json_path.removeprefix("$").lstrip("."))
+        raise DocumentError(subject, _short(problem), at=_short(worst.json_path.removeprefix("$").lstrip(".")))
+
+
+def _short(text: str) -> str:
+    """Start and end of a message, which begins with the value and ends with what is wrong with it, or of a place in the
+    document, which has its keys as they are.
+    """
+    text = text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}...{text[-_SHOWN:]}"
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -20,7 +20,7 @@ from casstore.tar import compression, limits, reader, sparse
 from casstore.tar.names import safe_path
 from casstore.tar.reader import TarReader
 from tests.support import tars
-from tests.support.tars import END, archive, header, member, pax, slots
+from tests.support.tars import END, archive, header, member, padded, pax, slots
 
 MIB = 1 << 20
 GOOD = member("a", b"data")
@@ -175,12 +175,40 @@ def test_72_extended_headers_of_gigabytes_are_not_read(kind: bytes, size: int) -
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L"])
 @pytest.mark.parametrize("limit", ["MAX_ALL_HEADERS", "MAX_MEMBERS"])
 def test_72_extended_headers_without_end(monkeypatch: pytest.MonkeyPatch, kind: bytes, limit: str) -> None:
-    """They need not be followed by a member, and compress to nothing: a few MB of zstd took hours to read."""
-    text = {b"L": b"name\0"}.get(kind, b"11 k=value\n")
-    many = [member("x", text, kind=kind) for _ in range(4)]
-    assert len(tars.files(archive(*many, GOOD))) == 1
+    """They compress to nothing: a few MB of zstd took hours to read."""
+    many = []
+    for n in range(4):
+        text = b"name%d\0" % n if kind == b"L" else b"11 k=value\n"
+        many += [member("x", text, kind=kind), *([] if kind == b"g" else [member(f"m{n}")])]
+    assert len(tars.files(archive(*many, GOOD))) == (1 if kind == b"g" else 5)
     monkeypatch.setattr(reader, limit, 40 if limit == "MAX_ALL_HEADERS" and kind != b"L" else 3)
     refused(archive(*many, GOOD), "extended headers")
+
+
+@pytest.mark.parametrize("kind", [b"x", b"L"])
+def test_72_a_member_has_one_extended_header_of_a_kind(kind: bytes) -> None:
+    """Of two, some readers believe the first and others the last."""
+    text = {b"x": b"9 path=a\n", b"L": b"a\0"}[kind]
+    one = member("x", text, kind=kind)
+    assert list(tars.files(archive(one, member("b")))) == ["a"]
+    refused(archive(one, one, member("b")), "expected one extended header . of a member, got two")
+    refused(archive(one, member("x", b"", kind=kind), member("b")), "got two")
+    refused(archive(member("c"), one), "expected a member after its extended header, got the end")
+    refused(archive(member("c"), member("x", b"", kind=kind)), "expected a member after its extended header")
+
+
+def test_73_a_size_has_to_be_a_number_where_a_record_overrides_it() -> None:
+    refused(archive(pax(size="1"), header("a", b"x" * 12) + padded(b"b")), "expected a size in octal digits")
+    assert tars.files(archive(pax(size="1"), header("a", 0) + padded(b"b"))) == {"a": b"b"}
+
+
+@pytest.mark.parametrize("first", [b"x", b"L"])
+def test_72_a_member_has_one_name(first: bytes) -> None:
+    both = [pax(path="a"), member("x", b"b\0", kind=b"L")]
+    refused(
+        archive(*both[:: 1 if first == b"x" else -1], member("c")), "expected one name of a member, got 'b' and another"
+    )
+    assert list(tars.files(archive(pax(comment="c"), both[1], member("c")))) == ["b"]
 
 
 @pytest.mark.parametrize("records", [b"5 a=\n7", b"99 a=b\n", b"x a=b\n", b"6 ab\n\n", b"0 \n", b"11 path=\xff\n\n"])

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Iterator
@@ -128,7 +127,7 @@ class DockerConfig:
             return "", ""
         try:
             username, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # also of what is no ASCII
             username = colon = password = ""
         if not (username and colon):
             raise DocumentError(self.path, "expected base64 of user:password", at=f"{at}.auth")

@@ -307,7 +307,7 @@ def _require_chain(state: Mapping[str, Any], subject: str) -> None:
     layers, below = state["layers"], None
     for n, layer in enumerate(layers):
         if layer["backing"] != below:
-            problem = f"expected {below}, the layer before it, got {ascii(layer['backing'])[:60]}"
+            problem = f"expected {_shown(below)}, the layer before it, got {_shown(layer['backing'])}"
             raise DocumentError(subject, problem, at=f"state.layers[{n}].backing")
         below = layer["layer_id"]
     for key, expected in (
@@ -316,8 +316,12 @@ def _require_chain(state: Mapping[str, Any], subject: str) -> None:
         ("virtual_size", layers[-1]["virtual_size"]),
     ):
         if state[key] != expected:
-            problem = f"expected that of the last layer, {expected}, got {ascii(state[key])[:60]}"
+            problem = f"expected that of the last layer, {_shown(expected)}, got {_shown(state[key])}"
             raise DocumentError(subject, problem, at=f"state.{key}")
+
+
+def _shown(value: object) -> str:
+    return ascii(value)[:60]
 
 
 def _old_labels(extensions: Mapping[str, Any]) -> Mapping[str, str]:

@@ -24,5 +24,10 @@ MAX_PADDING: Final = 16 * MIB
 """Zeros after the end of an archive: tar pads to its record size, which people choose."""
 MAX_WINDOW: Final = 64 * MIB
 """Bytes that a zstd frame may want to look back. Level 19 takes 8 MiB; only --long and --ultra take more."""
+MAX_RATIO: Final = 100
+"""How many times the bytes of an archive all blobs in it may have together. They are compressed themselves: what grows
+so much is a bomb, or a disk that was put into an archive as it is."""
+FREE_OF_RATIO: Final = 256 * MIB
+"""Bytes of blobs that any archive may have."""
 READ: Final = 256 * KIB
 """Bytes taken from the input at a time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from casstore.errors import DocumentError, UnsupportedVersion
@@ -109,33 +109,39 @@ class TarReader:
         self._ranges = 0
 
     def __iter__(self) -> Iterator[Member]:
-        records, long_name = pax.Records(), None
+        extended: dict[bytes, bytes] = {}  # kind -> content of the extended headers of the next member
         while (header := self._header()) is not None:
             kind = header[156:157]
-            if kind in {_PAX, _PAX_GLOBAL, _LONG_NAME}:
-                data = self._extra(header)
-                if kind == _PAX:
-                    records = pax.Records(data, subject=self._subject)
-                elif kind == _PAX_GLOBAL:
-                    pax.check_global(data, subject=self._subject)
-                else:
-                    long_name = fields.text(data, subject=self._subject)
-                continue
-            name = records.path or long_name or _name(header, subject=self._subject)
-            member = self._member(header, kind, name, records)
-            yield member
-            member._body.skip()  # noqa: SLF001
-            records, long_name = pax.Records(), None
-        if long_name is not None or records.path is not None:
+            if kind == _PAX_GLOBAL:
+                pax.check_global(self._extra(header), subject=self._subject)
+            elif kind in extended:  # some readers believe the first, others the last
+                raise DocumentError(self._subject, f"expected one extended header {kind.decode()} of a member, got two")
+            elif kind in {_PAX, _LONG_NAME}:
+                extended[kind] = self._extra(header)
+            else:
+                member = self._extended_member(header, kind, extended)
+                yield member
+                member._body.skip()  # noqa: SLF001
+                extended = {}
+        if extended:
             raise DocumentError(self._subject, "expected a member after its extended header, got the end")
         self._end()
+
+    def _extended_member(self, header: bytes, kind: bytes, extended: Mapping[bytes, bytes]) -> Member:
+        records = pax.Records(extended.get(_PAX, b""), subject=self._subject)
+        long_name = fields.text(extended.get(_LONG_NAME, b""), subject=self._subject)
+        if long_name and records.path:
+            raise DocumentError(
+                self._subject, f"expected one name of a member, got {ascii(long_name)[:100]} and another"
+            )
+        name = records.path or long_name or _name(header, subject=self._subject)
+        return self._member(header, kind, name, records)
 
     def _member(self, header: bytes, kind: bytes, name: str, records: pax.Records) -> Member:
         told = f"{self._subject}: member {ascii(name)[1:-1][:100]}"
         self._admit(name, told)
-        stored = records.size
-        if stored is None:
-            stored = fields.number(header[124:136], subject=told, what="a size")
+        said = fields.number(header[124:136], subject=told, what="a size")
+        stored = said if records.size is None else records.size
         if kind == _SPARSE:
             size, pairs = sparse.parse_old(header, self._block, subject=told)
             return self._sparse(name, size, stored, pairs, told)
