@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 
 from casstore import spec
-from casstore.artifact import Artifact
+from casstore.artifact import Artifact, verified_chunks
 from casstore.capture import Capture, CaptureOptions, CaptureStats, Storage
 from casstore.digest import Digest
 from casstore.diskmap import DiskMap, PackEntry, Runs, SnapshotMap
@@ -18,6 +18,7 @@ from casstore.errors import CorruptContent, DamagedPacks, DocumentError, SourceE
 from casstore.intake import verify_claims
 from casstore.manifest import SCRATCH, Manifest, is_rfc3339
 from casstore.oci import ArtifactManifest, Descriptor
+from casstore.secrets import Scan
 
 T = TypeVar("T")
 
@@ -35,6 +36,8 @@ class Created:
     """The snapshot of the same disk whose content it has, because the disk's times said so: nothing was read."""
     damaged: tuple[str, ...] = ()
     """The packs of the store that were found damaged. Nothing of this snapshot relies on them."""
+    secrets: Scan | None = None
+    """What looks like credentials on the disk, if that was looked for."""
 
 
 class Destination(Storage, Protocol):
@@ -110,7 +113,8 @@ class Bound:
         which it brings the base.
 
         Raises:
-            CorruptContent: one of them is wrong.
+            CorruptContent: one of them is wrong. Nobody could tell that of such a delta before; whoever made its pack
+                may have lied.
         """
         places = {pack.digest: n for n, pack in enumerate(artifact.manifest.packs)}
 
@@ -122,8 +126,26 @@ class Bound:
             # What is stored and needs no base was verified when it came.
             return destination.verified(pack) if directory.base_ids else range(len(directory))
 
-        with naming_origins(self.captured):
-            verify_claims(artifact, known=known, workers=options.workers)
+        try:
+            with naming_origins(self.captured):
+                verify_claims(artifact, known=known, workers=options.workers)
+        except DamagedPacks:
+            raise
+        except CorruptContent as error:
+            packs = [str(pack.digest) for pack in artifact.manifest.packs if self._is_doubtful(artifact, pack, known)]
+            if not packs:
+                raise
+            problem = f"{error}; until now nobody could decode that: remove the snapshots here that list the pack"
+            raise DamagedPacks(problem, packs) from error
+
+    def _is_doubtful(
+        self, artifact: Artifact, pack: Descriptor, known: Callable[[Descriptor], Collection[int]]
+    ) -> bool:
+        """Whether some of a stored pack can be decoded for the first time."""
+        if pack.digest in self.captured.made:
+            return False
+        directory = artifact.directories[artifact.manifest.packs.index(pack)]
+        return not set(np.flatnonzero(verified_chunks(artifact, directory)).tolist()) <= set(known(pack))
 
     def finish(self, manifest: Manifest, destination: Destination) -> Created:
         """Stage config and artifact manifest."""

@@ -1,7 +1,8 @@
 """A directory of blobs, `blobs/sha256/<64 hex>`: how it is read. Writing goes through an Operation.
 
 A blob's file is never trusted to be one: it is opened without following links or waiting for FIFOs, must be a regular
-file, and must have its descriptor's size before a byte of it is used.
+file, and must have its descriptor's size before a byte of it is used. Nor are the directory and the one that it lies in
+followed where they are links: each time they are opened one after the other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from io import FileIO
 
+from casstore import durable
 from casstore.content import Reader
 from casstore.digest import Digest
 from casstore.errors import CorruptContent, NotFound, SizeMismatch, StorageError, storage_errors
@@ -21,10 +23,46 @@ from casstore.streams import VerifiedReader
 
 
 class BlobDirectory:
-    """The blobs in one directory, `path`."""
+    """The blobs in one directory, `path`. Of that the last two names are no symlinks."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._parts = os.path.split(os.path.abspath(path))
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor of the directory; closed when the block ends.
+
+        Raises:
+            FileNotFoundError: there is none.
+            CorruptContent: a symlink or file has its place, or that of the one that it lies in.
+            StorageError: it cannot be opened.
+        """
+        try:
+            folder = durable.open_directory(*self._parts)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{self.path!r}: {error.strerror}") from error
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+    def look(self, digest: Digest) -> os.stat_result:
+        """What has a blob's name, whatever it is.
+
+        Raises:
+            FileNotFoundError: nothing.
+            CorruptContent, StorageError: as `opened`.
+        """
+        try:
+            with self.opened() as folder:
+                return os.stat(digest.hex, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(f"blob {digest}: {error.strerror}") from error
 
     def path_of(self, digest: Digest) -> str:
         """Where a blob's file is or would be."""
@@ -37,11 +75,9 @@ class BlobDirectory:
             CorruptContent: something else than a regular file has its name.
         """
         try:
-            info = os.lstat(self.path_of(digest))
+            info = self.look(digest)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise StorageError(f"blob {digest}: {error.strerror}") from error
         if not stat.S_ISREG(info.st_mode):
             raise CorruptContent(f"blob {digest}: expected a regular file at {self.path_of(digest)!r}")
         return info.st_size
@@ -56,7 +92,8 @@ class BlobDirectory:
         """
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            fd = os.open(self.path_of(digest), flags)
+            with self.opened() as folder:
+                fd = os.open(digest.hex, flags, dir_fd=folder)
         except FileNotFoundError:
             raise NotFound(f"blob {digest}: expected it at {self.path_of(digest)!r}, got nothing there") from None
         except OSError as error:
@@ -92,21 +129,30 @@ class BlobDirectory:
 
     def list(self) -> Iterator[tuple[str, os.stat_result]]:
         """(file name, lstat) of everything in the directory, whatever its name; nothing when there is no directory."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
+        with contextlib.suppress(FileNotFoundError), self.opened() as folder, os.scandir(folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     yield entry.name, entry.stat(follow_symlinks=False)
 
     def names(self) -> Sequence[str]:
         """The file names of everything in the directory, blob or not; none where there is no directory."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.listdir(self.path)
+        with contextlib.suppress(FileNotFoundError), self.opened() as folder, storage_errors(f"reading {self.path!r}"):
+            return os.listdir(folder)
         return []
+
+    def remove(self, digest: Digest) -> None:
+        """Remove a blob, or whatever has its name.
+
+        Raises:
+            FileNotFoundError: there is nothing.
+        """
+        with self.opened() as folder:
+            os.unlink(digest.hex, dir_fd=folder)
 
     def taken_by(self, digest: Digest) -> int:
         """The length of what has a blob's name, whatever it is; 0 where that is gone."""
         with contextlib.suppress(FileNotFoundError):
-            return os.lstat(self.path_of(digest)).st_size
+            return self.look(digest).st_size
         return 0
 
 

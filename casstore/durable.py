@@ -4,6 +4,7 @@
     a name is durable     when its directory was synced after the rename
     a name is new         when link(2) made it: of two that want it one gets EEXIST
     a lock                is flock(2): it dies with its process, whatever happens to that
+    a directory           that was opened stays the one that is meant, whatever takes its place
 
 Durability.NONE leaves out every sync: after a power cut a store may then have lost or torn what was written last.
 """
@@ -24,11 +25,13 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Self
 
-from casstore.errors import AlreadyExists, StorageError, StoreLocked, storage_errors
+from casstore.errors import AlreadyExists, CorruptContent, StoreLocked, storage_errors
 
 DIRECTORY_MODE = 0o755
 _AT_FDCWD, _EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _LOCK_MODE = 0o644
+_PLAIN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _POLL_FIRST, _POLL_MOST = 0.002, 0.1  # seconds between attempts for a lock
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp\Z", re.DOTALL)
 
@@ -44,14 +47,57 @@ class Durability(Enum):
         if self is Durability.FULL:
             os.fsync(fd)
 
-    def sync_directory(self, path: str) -> None:
-        """Write a directory's names to the disk."""
+    def sync_directory(self, path: str, *, folder: int | None = None) -> None:
+        """Write a directory's names to the disk; `path` may be relative to the open directory `folder`."""
         if self is Durability.FULL:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
             try:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def open_directory(path: str, *below: str) -> int:
+    """A descriptor of the directory `path`, or of one below it, which the caller closes. Neither it nor what is below
+    it may be a symlink; in the way to it there may be some.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CorruptContent: a symlink or file has its place.
+    """
+    fd = None
+    for name in (path, *below):
+        try:
+            inner = os.open(name, _PLAIN_DIRECTORY, dir_fd=fd)
+        except NotADirectoryError:
+            there = os.path.join(path, *below)
+            raise CorruptContent(f"{there!r}: expected a directory, got a symlink or file") from None
+        finally:
+            if fd is not None:
+                os.close(fd)
+        fd = inner
+    return inner
+
+
+@contextlib.contextmanager
+def opened_directory(path: str, *below: str) -> Iterator[int]:
+    """As `open_directory`; closed when the block ends."""
+    fd = open_directory(path, *below)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _folder_of(path: str) -> Iterator[tuple[int, str]]:
+    """A descriptor of the directory of `path`, wherever a symlink leads, and the name in it."""
+    directory, name = os.path.split(path)
+    fd = os.open(directory or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd, name
+    finally:
+        os.close(fd)
 
 
 def make_directory(path: str, mode: int = DIRECTORY_MODE) -> None:
@@ -61,27 +107,44 @@ def make_directory(path: str, mode: int = DIRECTORY_MODE) -> None:
         FileExistsError: there is one.
     """
     os.mkdir(path, mode)
-    mode = stat.S_IMODE(os.stat(path).st_mode)
+    mode = stat.S_IMODE(os.stat(path, follow_symlinks=False).st_mode)
     if mode & stat.S_IRWXU != stat.S_IRWXU:
-        os.chmod(path, mode | stat.S_IRWXU)
+        set_mode(path, mode | stat.S_IRWXU)
 
 
-def make_part(path: str, durability: Durability = Durability.NONE, *, mode: int = DIRECTORY_MODE) -> None:
-    """Make a directory of a store, if it is missing, with this mode whatever the umask is. Its parent must be there:
-    of a store that was moved away nothing is made again.
+def make_part(
+    path: str,
+    durability: Durability = Durability.NONE,
+    *,
+    mode: int = DIRECTORY_MODE,
+    folder: int | None = None,
+) -> None:
+    """Make a directory of a store, if it is missing, with this mode whatever the umask is; `path` may be relative to
+    the open directory `folder`. Its parent must be there: of a store that was moved away nothing is made again.
     """
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path, mode)
-        set_mode(path, mode)
-        durability.sync_directory(os.path.dirname(path) or ".")
+        os.mkdir(path, mode, dir_fd=folder)
+        set_mode(path, mode, folder=folder)
+        durability.sync_directory(os.path.dirname(path) or ".", folder=folder)
 
 
-def set_mode(path: str, mode: int) -> None:
-    """Set a directory's permissions, where they are others; that it hands its group on (set-group-ID) stays."""
-    now = stat.S_IMODE(os.stat(path, follow_symlinks=False).st_mode)
+def set_mode(path: str, mode: int, *, folder: int | None = None) -> None:
+    """Set a directory's permissions, where they are others; that it hands its group on (set-group-ID) stays. `path` may
+    be relative to the open directory `folder`.
+    """
+    now = stat.S_IMODE(os.stat(path, dir_fd=folder, follow_symlinks=False).st_mode)
     mode |= now & stat.S_ISGID
-    if now != mode:
-        os.chmod(path, mode)
+    if now == mode:
+        return
+    try:
+        fd = os.open(path, _PLAIN_DIRECTORY, dir_fd=folder)
+    except PermissionError:  # an umask closed it to its owner: then it cannot be opened
+        os.chmod(path, mode, dir_fd=folder)
+        return
+    try:
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
 
 
 def make_directories(path: str, durability: Durability = Durability.FULL) -> None:
@@ -103,22 +166,22 @@ def replace_file(path: str, data: bytes, *, mode: int, durability: Durability = 
     Raises:
         StorageError: the file system refused; the old file is untouched.
     """
-    temporary = temporary_beside(path)
-    with storage_errors(f"writing {path!r}", on=path):
+    with storage_errors(f"writing {path!r}", on=path), _folder_of(path) as (folder, name):
+        temporary = temporary_beside(name)
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = os.open(temporary, os.O_WRONLY | _NEW, 0o600, dir_fd=folder)
             try:
                 write_all(fd, data)
                 os.fchmod(fd, mode)
                 durability.sync_file(fd)
             finally:
                 os.close(fd)
-            os.rename(temporary, path)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+                os.unlink(temporary, dir_fd=folder)
             raise
-        durability.sync_directory(os.path.dirname(path) or ".")
+        durability.sync_directory(".", folder=folder)
 
 
 def sync(path: str, durability: Durability) -> None:
@@ -133,7 +196,7 @@ def sync(path: str, durability: Durability) -> None:
 def make_empty(path: str, *, mode: int) -> None:
     """Make an empty file with this mode whatever the umask is, unless there is something of the name."""
     with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_WRONLY | _NEW, 0o600)
         os.fchmod(fd, mode)
         os.close(fd)
 
@@ -157,44 +220,54 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def publish(temporary: str, path: str, *, replace: bool, durability: Durability) -> None:
-    """Give a finished file or symlink its own name: durable when this returns.
+def publish(temporary: str, path: str, *, replace: bool, durability: Durability, folder: int | None = None) -> None:
+    """Give a finished file or symlink its own name: durable when this returns. Both may be relative to the open
+    directory `folder`.
 
     Raises:
         AlreadyExists: the name is taken and `replace` is not set; of several at once exactly one gets it.
     """
     try:
         if replace:
-            os.rename(temporary, path)
+            os.rename(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
         else:
-            _rename_to_new(temporary, path)
+            _rename_to_new(temporary, path, folder)
     except FileExistsError:
-        raise AlreadyExists(f"{path!r} exists already; choose another name, or force") from None
-    durability.sync_directory(os.path.dirname(path) or ".")
+        raise _taken(path) from None
+    durability.sync_directory(os.path.dirname(path) or ".", folder=folder)
 
 
-def _rename_to_new(temporary: str, path: str) -> None:
+def _taken(path: str) -> AlreadyExists:
+    return AlreadyExists(f"{path!r} exists already; choose another name, or force with -f")
+
+
+def _rename_to_new(temporary: str, path: str, folder: int | None) -> None:
     """Rename, but raise FileExistsError where that would replace something."""
     try:
-        os.link(temporary, path, follow_symlinks=False)
+        os.link(temporary, path, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
             raise
     else:
-        os.unlink(temporary)
+        os.unlink(temporary, dir_fd=folder)
         return
     # A file system without links, as FAT: an empty file takes the name first.
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    os.close(os.open(path, os.O_WRONLY | _NEW, 0o600, dir_fd=folder))
     try:
-        os.rename(temporary, path)
+        os.rename(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        os.unlink(path)
+        os.unlink(path, dir_fd=folder)
         raise
 
 
 def move(source: str, destination: str) -> None:
     """Rename within one file system; an existing file is replaced. Durable only after the directory is synced."""
     os.rename(source, destination)
+
+
+def move_between(here: int, name: str, there: int, new_name: str) -> None:
+    """As `move`, from one open directory to another."""
+    os.rename(name, new_name, src_dir_fd=here, dst_dir_fd=there)
 
 
 def keep_aside(path: str, place: str, durability: Durability) -> None:
@@ -305,41 +378,41 @@ def lock(path: str, *, shared: bool = False, wait: float) -> Lock:
 
 
 @contextlib.contextmanager
-def new_file(path: str, *, replace: bool, durability: Durability) -> Iterator[int]:
-    """A descriptor to write a file that gets its name only when the block ends without an error.
+def new_file(path: str, *, replace: bool, durability: Durability, mode: int = 0o644) -> Iterator[int]:
+    """A descriptor to write a file that gets its name only when the block ends without an error. Of `mode` the umask
+    takes its part.
 
     Raises:
         AlreadyExists: the name is taken and `replace` is not set; checked before and after the block.
         StorageError: the file system refused.
     """
     if not replace and os.path.lexists(path):
-        raise AlreadyExists(f"{path!r} exists already; choose another name, or force with -f")
+        raise _taken(path)
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(mode := os.lstat(path).st_mode) and not stat.S_ISLNK(mode):
+        if not stat.S_ISREG(there := os.lstat(path).st_mode) and not stat.S_ISLNK(there):
             raise AlreadyExists(f"{path!r}: expected a regular file to replace, got a directory or special file")
-    temporary = temporary_beside(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with storage_errors(f"writing {path!r}"):
-            fd = os.open(temporary, flags, 0o644)
+    with contextlib.ExitStack() as stack:
+        with storage_errors(f"writing {path!r}", on=path):
+            folder, name = stack.enter_context(_folder_of(path))
+        temporary = temporary_beside(name)
         try:
-            yield fd
-            with storage_errors(f"writing {path!r}", on=fd):
-                durability.sync_file(fd)
-        finally:
-            os.close(fd)
-        with storage_errors(f"writing {path!r}"):
-            publish(temporary, path, replace=replace, durability=durability)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def check_writable(path: str) -> None:
-    """Raise StorageError unless this process may write in directory `path`, on a file system that is not read-only."""
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise StorageError(f"{path!r}: no permission to write, or a read-only file system")
+            with storage_errors(f"writing {path!r}", on=path):
+                fd = os.open(temporary, os.O_RDWR | _NEW, mode, dir_fd=folder)
+            try:
+                yield fd
+                with storage_errors(f"writing {path!r}", on=fd):
+                    durability.sync_file(fd)
+            finally:
+                os.close(fd)
+            with storage_errors(f"writing {path!r}", on=path):
+                try:
+                    publish(temporary, name, replace=replace, durability=durability, folder=folder)
+                except AlreadyExists:
+                    raise _taken(path) from None
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
 
 
 def publish_directory(temporary: str, path: str, *, replace: bool, durability: Durability) -> None:

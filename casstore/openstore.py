@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from casstore import permissions
@@ -45,9 +44,7 @@ class OpenStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -177,6 +174,12 @@ class OpenStore:
         digest, names = self._resolve_stored(selector)
         self._directory.require_writable()
         snapshot = self._read(digest, names or [wanted])
+        if not names and digest not in {removed.digest for removed in self._directory.trash.read()}:
+            # It may be what another tool has put here, which nobody has verified.
+            from casstore.adopt import name_stored
+
+            name_stored(self._directory, self._catalog, snapshot.root, wanted, force=force)
+            return
         with self._directory.shared(), self._directory.changing_refs() as refs:
             self._directory.require(snapshot.needs, to_last=True)
             refs.set(wanted, digest, force=force)

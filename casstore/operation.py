@@ -88,10 +88,12 @@ class Operation:
 
     def __init__(self, parent: str, durability: Durability) -> None:
         self.durability = durability
-        with storage_errors("starting an operation"):
+        with storage_errors("starting an operation", on=parent):
             durable.make_part(parent)
-            self.path = os.path.join(parent, _PREFIX + secrets.token_hex(8))
-            durable.make_part(self.path)
+            name = _PREFIX + secrets.token_hex(8)
+            self.path = os.path.join(parent, name)
+            with durable.opened_directory(parent) as folder:
+                durable.make_part(name, folder=folder)
             try:
                 lease = durable.try_lock(os.path.join(self.path, _LEASE))
             except BaseException:
@@ -165,16 +167,16 @@ class Operation:
     def move_to(self, blobs: BlobDirectory) -> list[Digest]:
         """Rename everything staged to its place, and make that durable. A file of the wrong size there is replaced."""
         moved = []
-        with storage_errors("storing blobs", on=self.path):
+        with storage_errors("storing blobs", on=self.path), self.staged.opened() as here, blobs.opened() as there:
             for digest in self.digests():
-                durable.move(self.staged.path_of(digest), blobs.path_of(digest))
+                durable.move_between(here, digest.hex, there, digest.hex)
                 moved.append(digest)
-            self.durability.sync_directory(blobs.path)
+            self.durability.sync_directory(".", folder=there)
         return moved
 
     def digests(self) -> list[Digest]:
         """What is staged and finished."""
-        return sorted(_blob_names(os.listdir(self.path)))
+        return sorted(_blob_names(self.staged.names()))
 
     def take_over(self, descriptor: Descriptor) -> bool:
         """Stage a finished blob that a dead operation left, if there is one; it must pass `check` before it counts.
@@ -221,14 +223,14 @@ class Operation:
     def _drop(self, digest: Digest) -> bool:
         """Remove a staged blob; False."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.staged.path_of(digest))
+            self.staged.remove(digest)
         return False
 
     def drop_staged(self, *, but: Collection[Digest] = ()) -> None:
         """Remove everything that is staged, `but` for some."""
         with storage_errors("dropping blobs"):
             for digest in set(self.digests()).difference(but):
-                os.unlink(self.staged.path_of(digest))
+                self.staged.remove(digest)
 
     def close(self, *, keep: bool = False) -> None:
         """End the operation: whatever is still staged is dropped, or with `keep` left to be taken over, if finished."""

@@ -17,7 +17,7 @@ from casstore import durable
 from casstore.blobs import is_plain_directory
 
 PRIVATE, SHARED = 0o700, 0o755
-_PARTS = ("", "refs", "blobs", "blobs/sha256", "tmp", "trash", "quarantine", "cache")
+_PARTS = ("", "refs", "blobs", "blobs/sha256", "tmp", "trash", "quarantine", "state", "cache")
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _ANY_WRITE = stat.S_IWUSR | _OTHERS
 
@@ -46,7 +46,7 @@ def share(root: str) -> None:
 def make_private(root: str) -> None:
     """Close a directory to all but its owner, if this user is that."""
     if os.stat(root).st_uid == os.geteuid():
-        durable.set_mode(root, PRIVATE)
+        durable.set_mode(os.path.join(root, "."), PRIVATE)  # it may be named by a symlink
 
 
 def is_open(mode: int) -> bool:

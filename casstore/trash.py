@@ -143,17 +143,18 @@ class Trash:
             later = [stamp + 1 for _, stamp in self._removed()]
         return max([time.time_ns(), *(stamp for stamp in later if stamp < _NEVER)])
 
-    def take(self, path: str, name: str, stamp: int) -> bool:
-        """Move the ref at `path` here; durable after `sync`. On a full disk, where there is no room for it here, it is
-        removed for good, and False is returned: else nothing could ever be removed.
+    def take(self, folder: int, name: str, stamp: int) -> bool:
+        """Move the ref `name` of an open directory here; durable after `sync`. On a full disk, where there is no room
+        for it here, it is removed for good, and False is returned: else nothing could ever be removed.
 
         Raises:
             FileNotFoundError: there is none.
         """
         there = []
-        with _or_without_space(lambda: os.unlink(path)):
+        with _or_without_space(lambda: os.unlink(name, dir_fd=folder)):
             durable.make_part(self.path, self._durability)
-            durable.move(path, self._place(name, stamp))
+            with durable.opened_directory(self.path) as here:
+                durable.move_between(folder, name, here, _file(name, stamp))
             there.append(name)
         return bool(there)
 
@@ -177,10 +178,11 @@ class Trash:
         with storage_errors("writing to the trash"):
             try:
                 durable.make_part(self.path, self._durability)
-                for ref in refs:
-                    if ref.digest is not None:
-                        with contextlib.suppress(FileExistsError):
-                            os.symlink(target_of(ref.digest), self._place(ref.name, ref.stamp))
+                with durable.opened_directory(self.path) as folder:
+                    for ref in refs:
+                        if ref.digest is not None:
+                            with contextlib.suppress(FileExistsError):
+                                os.symlink(target_of(ref.digest), ref.file, dir_fd=folder)
             except OSError as error:
                 if error.errno not in _NO_SPACE:
                     raise
@@ -190,8 +192,8 @@ class Trash:
 
     def let_go(self, ref: RemovedRef, stamp: int) -> None:
         """Let a name that nobody removed count as removed at `stamp`, durably. Call with refs.lock held."""
-        with storage_errors(f"removing {ref.name}"):
-            durable.move(self._place(ref.name, ref.stamp), self._place(ref.name, stamp))
+        with storage_errors(f"removing {ref.name}", on=self.path), durable.opened_directory(self.path) as folder:
+            durable.move_between(folder, ref.file, folder, _file(ref.name, stamp))
         self.sync()
 
     def sync(self) -> None:
@@ -204,13 +206,16 @@ class Trash:
         """Remove refs from the trash, whatever lies there in their place."""
         self._unlink(lambda _: [ref.file for ref in refs])
 
-    def set_aside(self, paths: Iterable[str]) -> None:
-        """Move garbage here, under its own name. Where a full disk has no room for that, it is removed at once."""
-        for path in paths:
+    def set_aside(self, folder: int, names: Iterable[str]) -> None:
+        """Move garbage in an open directory here, under its own names. Where a full disk has no room for it here, it is
+        removed at once.
+        """
+        for name in names:
             # An operation that just ended removes its directory itself.
-            with contextlib.suppress(FileNotFoundError), _or_without_space(partial(_remove, path)):
+            with contextlib.suppress(FileNotFoundError), _or_without_space(partial(_remove, folder, name)):
                 durable.make_part(self.path)
-                durable.move(path, os.path.join(self.path, os.path.basename(path)))
+                with durable.opened_directory(self.path) as here:
+                    durable.move_between(folder, name, here, name)
 
     def remove_garbage(self) -> None:
         """Remove what `set_aside` has put here, now or before an interruption."""
@@ -222,17 +227,10 @@ class Trash:
         """
         if not is_plain_directory(self.path):
             return
-        with storage_errors("emptying the trash"):
-            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                for name in choose(os.listdir(fd)):
-                    with contextlib.suppress(FileNotFoundError):
-                        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                            shutil.rmtree(name, ignore_errors=True, dir_fd=fd)
-                        else:
-                            os.unlink(name, dir_fd=fd)
-            finally:
-                os.close(fd)
+        with storage_errors("emptying the trash"), durable.opened_directory(self.path) as folder:
+            for name in choose(os.listdir(folder)):
+                with contextlib.suppress(FileNotFoundError):
+                    _remove(folder, name)
 
 
 def _file(name: str, stamp: int) -> str:
@@ -250,8 +248,9 @@ def _or_without_space(instead: Callable[[], object]) -> Iterator[None]:
         instead()
 
 
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
+def _remove(folder: int, name: str) -> None:
+    """Remove what has a name in an open directory, whatever it is."""
+    if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
     else:
-        os.unlink(path)
+        os.unlink(name, dir_fd=folder)
