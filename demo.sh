@@ -99,13 +99,18 @@ else
   options=
 fi
 
-say "Elsewhere, in an empty store: pull by digest, which stands for just this content. All of it is verified."
+say "Say whose it is: a key of ours signs it, where it is."
+run casstore key generate release --no-passphrase
+# shellcheck disable=SC2086  # no option at all is wanted for the layout
+run casstore sign "$pinned" --key release.key $options
+
+say "Elsewhere, in an empty store: pull by digest, which stands for just this content. All of it is verified, and so is who signed."
 export CASSTORE_STORE=$PWD/other-store
 # shellcheck disable=SC2086  # no option at all is wanted for the layout
-run casstore pull "$pinned" --name edited $options
+run casstore pull "$pinned" --name edited --key release.pub $options
 run casstore restore edited restored.ext4
 same disk.ext4 restored.ext4
-run casstore verify edited
+run casstore verify edited --key release.pub
 
 say "What it all takes."
 mebibytes() { du --summarize --block-size=1K "$@" | awk '{printf "%8.1f MiB\n", $1 / 1024}'; }

@@ -16,7 +16,6 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Self
 
 from casstore.errors import SourceError
@@ -126,9 +125,7 @@ class DiskSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def clone_into(self, directory: str) -> bool:

@@ -39,6 +39,7 @@ class ExchangingStore(MovingStore):
             SizeMismatch, DigestMismatch: a disk is not what the document says.
             UnsupportedVersion: this version of casstore does not know it.
             AlreadyExists: the name stands for something else, and the options do not force.
+            UntrustedContent: the options want signatures, and it has none.
             StorageError: the file system refused; the store is unchanged.
         """
         from casstore.importing import import_directory
@@ -90,6 +91,7 @@ class ExchangingStore(MovingStore):
             SourceError: it cannot be read.
             CorruptContent: it is damaged or hostile; UnsupportedVersion: of a form that this version does not know.
             AlreadyExists: the name stands for something else, and the options do not force.
+            UntrustedContent: a snapshot in it is not signed as the options want it.
             UsageError: nothing in it gives a name.
             StorageError: the file system refused; the store is unchanged.
         """

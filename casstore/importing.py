@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from casstore import spec
 from casstore.derived import Derived
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, NotFound, StorageError, StoreLocked
 from casstore.names import SnapshotName, as_name, parse_name
 from casstore.progress import Progress
 from casstore.storedir import StoreDirectory
+from casstore.streams import fetch_all
+from casstore.trust.gate import gate_at
+from casstore.trust.scopes import ARCHIVE
 
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from casstore.manifest import Manifest
     from casstore.microsandbox.directory import ArtifactDirectory
     from casstore.transaction import Transaction
+    from casstore.trust.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,10 @@ class ImportOptions:
     capture: CaptureOptions | None = None
     naming: Callable[[Manifest], str] | None = None
     """What to call the snapshots of an archive, where no name is given; else the archive says it."""
+    trust: Trust | None = None
+    """Whose signatures what comes in must have, ancestors included; None: nothing is asked. An
+    artifact directory of microsandbox has none; a snapshot that is in the store already has those that it has there.
+    """
 
 
 def import_directory(
@@ -144,6 +153,7 @@ def _take_in(
     manifest = found.manifest
     here = {name: directory.refs.get(name) for name in names}
     workers = 0 if options.capture is None else options.capture.workers
+    gate = gate_at(ARCHIVE, options.trust)
     with Transaction(directory, derived.catalog, force=options.force, workers=workers) as change:
         same = _taken_in_before(change, derived, manifest.id, here.values())
         if not options.force:
@@ -157,10 +167,14 @@ def _take_in(
                 source.clone_into(change.scratch)
                 importer.disk(file.name, source, of=manifest, file=file.name, base=base)
         created = importer.snapshot(manifest, [file.name for file in manifest.disks], found.sidecars)
+        unchanged = False
         if same is not None and same_content(Artifact.load(change, created.root), same):
             created = replace(created, root=same.manifest.descriptor, added=0)
-            if all(digest == same.digest for digest in here.values()):
-                return Imported(found.path, names, created, is_new=False, warnings=importer.warnings)
+            unchanged = all(digest == same.digest for digest in here.values())
+        if gate is not None:
+            gate(change, created.root, fetch_all(change, created.root, limit=spec.MAX_MANIFEST))
+        if unchanged:
+            return Imported(found.path, names, created, is_new=False, warnings=importer.warnings)
         change.commit_all(dict.fromkeys(names, created.root))
     return Imported(found.path, names, created, is_new=True, warnings=importer.warnings)
 

@@ -1,8 +1,10 @@
-"""A store that snapshots are pushed from and pulled into: what is copied, and that it stays stored meanwhile."""
+"""A store that snapshots are pushed from and pulled into: what is copied, and that it stays stored meanwhile. What is
+pulled passes a gate; see trust.gate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,14 +14,17 @@ from casstore.digest import Digest
 from casstore.graph import Plan
 from casstore.names import DigestPrefix, parse_selector
 from casstore.openstore import OpenStore
-from casstore.places import as_reference, open_prober, open_source, open_target, require_bare
+from casstore.places import as_reference, open_judged, open_prober, open_target, require_bare
 from casstore.progress import Progress, silent
 from casstore.reference import Reference
 from casstore.storedir import StoreDirectory
 from casstore.survey import survey
 from casstore.transfer import Job, TransferOptions, TransferReport, plan, pull_job, pull_name, push, push_name
+from casstore.trust.gate import PullGate
 
 if TYPE_CHECKING:
+    from casstore.sign import Signing
+    from casstore.signatures.claims import Signed
     from casstore.transaction import Transaction
 
 
@@ -32,21 +37,23 @@ class MovingStore(OpenStore):
         reference: str | Reference,
         *,
         with_parents: bool = False,
+        signing: Signing | None = None,
         options: TransferOptions | None = None,
         progress: Progress = silent,
     ) -> TransferReport:
         """Copy a snapshot to a registry, an OCI layout or another store.
 
         With `with_parents` those of its ancestors that are here go first, each under the name that it was given first
-        here; the report has them in `parents`.
+        here; the report has them in `parents`. With `signing` all that is pushed is signed here first, for the
+        repository that it goes to, and these signatures are there before the tag is.
 
         Raises:
             AlreadyExists: the name of an ancestor stands for something else there.
             RegistryError: the registry or the way to it failed.
-            As `get` and `transfer.push_name`.
+            As `get`, `sign` and `transfer.push_name`.
         """
         place, options = as_reference(reference), options or TransferOptions()
-        jobs = self._jobs(selector, place, options, with_parents=with_parents)
+        jobs = self._jobs(selector, place, options, with_parents=with_parents, signing=signing)
         reports = _push_jobs(self._directory, jobs, place, options, progress)
         return replace(reports[-1], parents=tuple(reports[:-1]))
 
@@ -54,17 +61,19 @@ class MovingStore(OpenStore):
         self,
         reference: str | Reference,
         *,
+        signing: Signing | None = None,
         options: TransferOptions | None = None,
         progress: Progress = silent,
     ) -> Sequence[TransferReport]:
-        """Copy every snapshot, each under all its names, the oldest first. No blob is sent twice.
+        """Copy every snapshot, each under all its names, the oldest first. No blob is sent twice. For `signing` see
+        `push`.
 
         Raises:
             UsageError: the reference has a tag or digest.
             As `push`; what was pushed before stays there.
         """
         place, options = as_reference(reference), options or TransferOptions()
-        return _push_jobs(self._directory, self._all_jobs(place, options), place, options, progress)
+        return _push_jobs(self._directory, self._all_jobs(place, options, signing), place, options, progress)
 
     def plan_push(
         self,
@@ -103,8 +112,9 @@ class MovingStore(OpenStore):
             As `pull`, but for what only the content can show.
         """
         place, options = as_reference(reference), options or TransferOptions()
-        with open_source(place, options, self._directory.options) as source:
-            job = _job_from(self._directory, source, place, name, options, force=force)
+        with open_judged(place, options, self._directory.options) as (source, where):
+            gate = PullGate(self._directory, place, where, options.trust)
+            job = _job_from(self._directory, source, place, name, options, gate, force=force)
             return plan(self._directory, [job], options)[0]
 
     def pull(
@@ -117,10 +127,13 @@ class MovingStore(OpenStore):
         workers: int = 0,
         progress: Progress = silent,
     ) -> TransferReport:
-        """Copy a snapshot here from a registry, an OCI layout or another store, and verify every chunk of it.
+        """Copy a snapshot here from a registry, an OCI layout or another store, and verify every chunk of it. Where the
+        options trust not everybody, its signatures are asked for after its manifest, and nothing else is fetched before
+        they are the wanted ones; those that count come along.
 
         Raises:
             AlreadyExists: the name stands for another snapshot, and `force` is not set.
+            UntrustedContent: it is not signed as it must be, or the name was led back; the store is unchanged.
             CorruptContent: what came is damaged or hostile; the store is unchanged.
             RegistryError: the registry or the way to it failed; what came until then is kept for the next pull, or gc.
             As `transfer.pull_job`.
@@ -128,10 +141,13 @@ class MovingStore(OpenStore):
         place, options = as_reference(reference), options or TransferOptions()
         pull_name(place, name)  # what makes no sense fails before anybody is asked
         with ExitStack() as stack:
-            source = stack.enter_context(open_source(place, options, self._directory.options))
-            job = _job_from(self._directory, source, place, name, options, force=force)
+            source, where = stack.enter_context(open_judged(place, options, self._directory.options))
+            gate = PullGate(self._directory, place, where, options.trust)
+            job = _job_from(self._directory, source, place, name, options, gate, force=force)
             change = stack.enter_context(self.transaction(force=force, workers=workers, keep=True))
-            return push(source, change, [job], place, options=options, progress=progress, phase="pulling")[0]
+            report = push(source, change, [job], place, options=options, progress=progress, phase="pulling")[0]
+        gate.remember(report.digest)
+        return replace(report, warnings=tuple(gate.warnings))
 
     def transaction(self, *, force: bool = False, workers: int = 0, keep: bool = False) -> Transaction:
         """Start a change: the store as a Target, whose `tag` verifies and commits. For copies of your own; with `keep`
@@ -143,30 +159,66 @@ class MovingStore(OpenStore):
         return Transaction(self._directory, self._catalog, force=force, workers=workers, keep=keep)
 
     def _jobs(
-        self, selector: str, reference: Reference, options: TransferOptions, *, with_parents: bool
+        self,
+        selector: str,
+        reference: Reference,
+        options: TransferOptions,
+        *,
+        with_parents: bool,
+        signing: Signing | None = None,
     ) -> Sequence[Job]:
         """What a push of a snapshot copies: its ancestors, if they are wanted, the oldest first, and itself."""
         digest, names = self._resolve(selector)
         wanted = parse_selector(selector)
         local = (wanted,) if not isinstance(wanted, DigestPrefix) else tuple(names)
-        tag = push_name(reference, digest, local)
-        jobs = [_job_of(self._directory, digest, tag, options)]
+        named: list[tuple[Digest, str]] = [(digest, push_name(reference, digest, local))]
         for ancestor in self.lineage(selector) if with_parents else ():
             if not isinstance(ancestor, str):
-                jobs.insert(0, _job_of(self._directory, ancestor.digest, ancestor.names[0], options, modest=True))
-        return jobs
+                named.insert(0, (ancestor.digest, ancestor.names[0]))
+        signed = self._signed(dict.fromkeys(each for each, _ in named), reference, signing)
+        return [
+            _job_of(self._directory, each, tag, options, signed.get(each, ()), modest=each != digest)
+            for each, tag in named
+        ]
 
-    def _all_jobs(self, reference: Reference, options: TransferOptions) -> Sequence[Job]:
+    def _all_jobs(
+        self, reference: Reference, options: TransferOptions, signing: Signing | None = None
+    ) -> Sequence[Job]:
         require_bare(reference, "push of all snapshots to")
-        return [_job_of(self._directory, handle.digest, handle.name, options) for handle in reversed(self.list())]
+        handles = list(reversed(self.list()))
+        signed = self._signed(dict.fromkeys(handle.digest for handle in handles), reference, signing)
+        return [
+            _job_of(self._directory, handle.digest, handle.name, options, signed.get(handle.digest, ()))
+            for handle in handles
+        ]
+
+    def _signed(
+        self, digests: Iterable[Digest], reference: Reference, signing: Signing | None
+    ) -> Mapping[Digest, Sequence[Signed]]:
+        """The signatures that are made of each snapshot now."""
+        if signing is None:
+            return {}
+        from casstore.sign import sign_stored
+
+        return {
+            digest: sign_stored(self._directory, self._catalog, digest, signing, place=reference) for digest in digests
+        }
 
 
 def _job_of(
-    directory: StoreDirectory, digest: Digest, tag: str, options: TransferOptions, *, modest: bool = False
+    directory: StoreDirectory,
+    digest: Digest,
+    tag: str,
+    options: TransferOptions,
+    signed: Sequence[Signed] = (),
+    *,
+    modest: bool = False,
 ) -> Job:
-    """The push of a snapshot of the store, with its referrers if the options want them."""
+    """The push of a snapshot of the store, with the signatures that were made of it; or with all its referrers."""
     root = directory.resolve(str(digest))
-    return Job(survey(directory, root, referrers=options.referrers), tag, modest)
+    also = [each.descriptor for each in signed]
+    graph = survey(directory, root, referrers=options.referrers, also=also)
+    return Job(graph, tag, modest, signed=tuple(signed))
 
 
 def _push_jobs(
@@ -198,6 +250,7 @@ def _job_from(
     reference: Reference,
     name: str | None,
     options: TransferOptions,
+    gate: PullGate,
     *,
     force: bool,
 ) -> Job:
@@ -208,4 +261,4 @@ def _job_from(
         if not force:
             directory.refs.require_free(wanted, unless=digest)
 
-    return pull_job(source, reference, name=wanted, admit=admit, referrers=options.referrers)
+    return pull_job(source, reference, name=wanted, admit=admit, referrers=options.referrers, gate=gate)

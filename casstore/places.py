@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 from casstore import marker
 from casstore.content import Prober, Source, Target
@@ -16,6 +17,7 @@ from casstore.oci import Descriptor
 from casstore.reference import LayoutReference, Reference, parse_reference
 from casstore.storedir import StoreDirectory, StoreOptions
 from casstore.transfer import TransferOptions
+from casstore.trust.scopes import place_of
 
 
 def as_reference(reference: str | Reference) -> Reference:
@@ -46,6 +48,21 @@ def open_source(reference: Reference, options: TransferOptions, stores: StoreOpt
         return
     with _open(reference, options, stores, create=False) as target:
         yield target
+
+
+@contextmanager
+def open_judged(reference: Reference, options: TransferOptions, stores: StoreOptions) -> Iterator[tuple[Source, str]]:
+    """The place to read from, and where that is, for who judges by it (see trust.scopes). A layout is opened there and
+    not by the path that was given, whose links may lead elsewhere by then, or to where no path leads (/proc/N/root).
+
+    Raises:
+        As `open_source`.
+    """
+    where = place_of(reference)
+    if isinstance(reference, LayoutReference):
+        reference = replace(reference, path=where.removeprefix("oci:"))
+    with open_source(reference, options, stores) as source:
+        yield source, where
 
 
 @contextmanager

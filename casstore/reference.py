@@ -23,7 +23,7 @@ _REPOSITORY = re.compile(
 )
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z", re.ASCII)
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[([0-9A-Fa-f:.]{{2,45}})\])(?::([0-9]{{1,5}}))?\Z", re.ASCII)
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[([0-9A-Fa-f:.]{{2,45}})\])(?::([1-9][0-9]{{0,4}}))?\Z", re.ASCII)
 _MAX_NAME = 255
 _FORM = "expected host[:port]/repository[:tag][@sha256:...] or oci:DIR[:tag][@sha256:...]"
 
@@ -120,6 +120,21 @@ def parse_reference(text: str) -> Reference:
     if rest.startswith("oci:"):
         return _parse_layout(text, rest.removeprefix("oci:"), digest)
     return _parse_registry(text, rest, digest)
+
+
+def parse_repository(text: str) -> RegistryReference:
+    """Parse `host[:port]/repository`: a reference to nothing in it.
+
+    Raises:
+        InvalidReference: anything else.
+    """
+    try:
+        found = parse_reference(text)
+    except InvalidReference:
+        found = None
+    if not isinstance(found, RegistryReference) or found.tag is not None or found.digest is not None:
+        raise InvalidReference(f"repository {_shown(text)}: expected HOST[:PORT]/REPOSITORY, without tag or digest")
+    return found
 
 
 def _parse_layout(text: str, rest: str, digest: Digest | None) -> LayoutReference:

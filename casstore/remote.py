@@ -20,6 +20,7 @@ from casstore.oci import AnyManifest, ArtifactManifest, Descriptor
 from casstore.places import (
     as_reference,
     names_store,
+    open_judged,
     open_prober,
     open_source,
     open_target,
@@ -29,11 +30,17 @@ from casstore.progress import Progress, silent
 from casstore.reference import LayoutReference, Reference
 from casstore.storedir import StoreOptions
 from casstore.streams import fetch_all
-from casstore.survey import read_manifest, survey
-from casstore.transfer import Job, TransferOptions, TransferReport, find, plan, push
+from casstore.survey import read_manifest
+from casstore.transfer import Job, TransferOptions, TransferReport, admitted_job, find, plan, push
+from casstore.trust.gate import gate_at
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from casstore.diskmap import SnapshotMap  # with numpy
+    from casstore.sign import Signing
+    from casstore.signatures.claims import Signed
+    from casstore.trust.report import SignatureReport
 
 _MAX_UNAVAILABLE = 3
 """Tags that a registry may fail to tell of; when there are more, it is the registry that is ill."""
@@ -74,6 +81,8 @@ class RemoteSnapshot:
     map: SnapshotMap
     referrers: Sequence[Descriptor]
     """What refers to it there, as signatures; none where that cannot be asked."""
+    signatures: SignatureReport
+    """Its signatures there, and whether they are the wanted ones."""
 
     @property
     def digest(self) -> Digest:
@@ -150,8 +159,9 @@ def inspect_remote(
     if place.tag is None and place.digest is None:
         raise UsageError(f"inspect of {place}: expected a tag or digest, got neither; add :TAG or @sha256:...")
     from casstore.diskmap import SnapshotMap
+    from casstore.trust.report import look
 
-    with open_source(place, options, stores or StoreOptions()) as source:
+    with open_judged(place, options, stores or StoreOptions()) as (source, where):
         root = find(source, place, "inspect of")
         artifact_manifest = read_manifest(source, root)
         subject = f"{place.name}@{root.digest}"
@@ -159,7 +169,64 @@ def inspect_remote(
         raw = fetch_all(source, artifact_manifest.map, limit=spec.MAX_MAP)
         disk_map = SnapshotMap.parse(raw, subject=f"{subject}: map")
         referrers = source.referrers(root) if isinstance(source, ReferrerLister) else ()
-    return RemoteSnapshot(subject, root, artifact_manifest, manifest, disk_map, referrers)
+        signatures = look(source, root, artifact_manifest.raw, place=where, trust=options.trust)
+    return RemoteSnapshot(subject, root, artifact_manifest, manifest, disk_map, referrers, signatures)
+
+
+def find_signatures(
+    reference: str | Reference, options: TransferOptions | None = None, *, stores: StoreOptions | None = None
+) -> SignatureReport:
+    """The signatures of a manifest elsewhere, and whether they are what the options trust: the manifest and they are
+    all that is fetched. It may be that of any artifact or image.
+
+    Raises:
+        UsageError: the reference has neither tag nor digest.
+        NotFound: there is no such tag or manifest.
+        RegistryError: the registry or the way to it failed.
+    """
+    place, options = as_reference(reference), options or TransferOptions()
+    if place.tag is None and place.digest is None:
+        raise UsageError(f"signatures of {place}: expected a tag or digest, got neither; add :TAG or @sha256:...")
+    from casstore.trust.report import look
+
+    with open_judged(place, options, stores or StoreOptions()) as (source, where):
+        root = find(source, place, "signatures of")
+        return look(source, root, place=where, trust=options.trust)
+
+
+def sign_remote(
+    reference: str | Reference,
+    signing: Signing,
+    options: TransferOptions | None = None,
+    *,
+    now: datetime | None = None,
+    stores: StoreOptions | None = None,
+) -> tuple[Digest, Sequence[Signed]]:
+    """Sign a snapshot where it is, with nothing of it fetched but its documents; returns which one, for its tag may
+    stand for another by now. In a registry the signatures are for the repository, unless `signing` says otherwise.
+
+    Raises:
+        UsageError: the reference has neither tag nor digest, or there is nothing to sign with.
+        NotFound: there is no such tag or manifest.
+        UnsupportedVersion: it is no snapshot.
+        NotOffered: signatures cannot be kept there.
+        RegistryError: the registry or the way to it failed.
+    """
+    place, options, stores = as_reference(reference), options or TransferOptions(), stores or StoreOptions()
+    if place.tag is None and place.digest is None:
+        raise UsageError(f"signing of {place}: expected a tag or digest, got neither; add :TAG or @sha256:...")
+    from casstore.sign import sign
+
+    repository = signing.repository_at(place)
+    with open_source(place, options, stores) as source:
+        root = find(source, place, "signing of")
+    if isinstance(place, LayoutReference) and names_store(place):
+        from casstore.store import Store
+
+        with Store.open(place.path, options=stores) as store:
+            return root.digest, store.sign(str(root.digest), signing, now=now)
+    with open_target(place, options, stores) as target:
+        return root.digest, sign(target, root, signing, repository=repository, now=now)
 
 
 def remove_remote(
@@ -204,21 +271,24 @@ def copy(
 ) -> TransferReport:
     """Copy between any two of registry, OCI layout and store, with no store between: every byte streams through, and
     the digest stays. Within one registry blobs are mounted. Without a tag in `destination` that of `source` is taken.
+    Where the options trust not everybody, what comes from `source` must have the wanted signatures, which come along.
 
     What can be copied: OCI image manifests (snapshots, images, any other artifact) and OCI image indexes with all that
     they name; into a casstore store, snapshots only.
 
     Raises:
-        UsageError: there is nothing to copy in `source`, or no tag to give.
+        UsageError: there is nothing to copy in `source`, or no tag to give; or it goes into a store by a tag that must
+            not be led back, which only `Store.pull` can tell.
         NotFound: there is no such tag, manifest or blob.
         UnsupportedVersion: it is of a kind that is not copied.
         DigestMismatch: `destination` pins another digest.
+        UntrustedContent: it is not signed as it must be; nothing was copied.
         RegistryError: a registry or the way to it failed; the destination then has some blobs more, and no new name.
     """
     there, options, stores = as_reference(destination), options or TransferOptions(), stores or StoreOptions()
     here = as_reference(source)
-    with open_source(here, options, stores) as opened:
-        job = _job(opened, here, there, options)
+    with open_judged(here, options, stores) as (opened, where):
+        job = _job(opened, here, where, there, options)
         with open_target(there, options, stores) as target:
             return push(opened, target, [job], there, options=options, progress=progress, phase="copying")[0]
 
@@ -239,14 +309,14 @@ def plan_copy(
     """
     there, options, stores = as_reference(destination), options or TransferOptions(), stores or StoreOptions()
     here = as_reference(source)
-    with open_source(here, options, stores) as opened:
-        job = _job(opened, here, there, options)
+    with open_judged(here, options, stores) as (opened, where):
+        job = _job(opened, here, where, there, options)
         with open_prober(there, options, stores) as target:
             return plan(target, [job], options)[0]
 
 
-def _job(source: Source, here: Reference, there: Reference, options: TransferOptions) -> Job:
-    """What a copy copies."""
+def _job(source: Source, here: Reference, where: str, there: Reference, options: TransferOptions) -> Job:
+    """What a copy copies; `where` is the place of `here`, for who judges by it."""
     if here.tag is None and here.digest is None:
         raise UsageError(f"copy of {here}: expected a tag or digest, got neither; add :TAG or @sha256:...")
     tag = there.tag or here.tag
@@ -254,13 +324,25 @@ def _job(source: Source, here: Reference, there: Reference, options: TransferOpt
         raise UsageError(f"copy to {there}: expected a tag, for a digest says none; add :TAG")
     if names_store(there):
         parse_name(tag)
+        _require_memory(here, where, there, options)
     root = find(source, here, "copy of")
     if there.digest is not None and root.digest != there.digest:
         raise DigestMismatch(f"copy to {there}", expected=str(there.digest), got=str(root.digest))
     raw = fetch_all(source, root, limit=spec.MAX_MANIFEST)
     if names_store(there):
         ArtifactManifest.parse(raw, subject=f"copy of {here} to a store")
-    return Job(survey(source, root, raw, referrers=options.referrers), tag)
+    gate = gate_at(where, options.trust)
+    return admitted_job(source, root, raw, tag, referrers=options.referrers, gate=gate)
+
+
+def _require_memory(here: Reference, where: str, there: Reference, options: TransferOptions) -> None:
+    """Raise UsageError where a store must not take a tag that was led back: only a pull knows what it led to before."""
+    by_tag = here.tag is not None and here.digest is None
+    if by_tag and options.trust is not None and options.trust.forbids_rollback(where):
+        raise UsageError(
+            f"copy of {here} to the store {there.name}: a copy cannot tell whether the tag was led back, which the"
+            " policy asks of it; pull it into that store, or copy it by its digest"
+        )
 
 
 def _config(source: Source, artifact_manifest: ArtifactManifest, subject: str, *, with_labels: bool = True) -> Manifest:

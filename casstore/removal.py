@@ -136,18 +136,13 @@ def prune(
     policy: Policy,
     *,
     now: datetime,
-    grouping: str = "source",
-    labels: Mapping[str, str | None] | None = None,
-    dry_run: bool = False,
-    allow_none: bool = False,
+    grouping: str,
+    labels: Mapping[str, str | None] | None,
+    dry_run: bool,
+    allow_none: bool,
 ) -> PruneReport:
-    """Remove all names of the snapshots that `policy` does not keep; only those with all of `labels` are considered.
-    One that others name as their parent goes, too: they have their data. Broken ones are left alone, and so are those
-    that miss a blob, which count for no rule: else they would be kept in place of sound ones.
-
-    Raises:
-        UsageError: the policy would keep nothing, and `allow_none` is not set where that is only so because of what
-            is there; or the grouping is unknown.
+    """See `Store.prune`. One that others name as their parent goes, too: they have their data. Broken ones are left
+    alone, and so are those that miss a blob, which count for no rule: else they would be kept in place of sound ones.
     """
 
     def choose() -> tuple[list[Decision], list[SnapshotName]]:

@@ -276,6 +276,7 @@ class Snapshot:
         from casstore.microsandbox.output import Plan
 
         plan = Plan.of(artifact, self.manifest)
+        plan.require_plain(path)
         disk = os.path.join(path, plan.disks[0])
         durable.make_directories(os.path.dirname(disk) or "/", durability)
         yield disk

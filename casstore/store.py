@@ -33,12 +33,18 @@ from casstore.snapshot import Snapshot
 from casstore.storedir import StoreDirectory, StoreOptions
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from casstore.adopt import AdoptReport
     from casstore.capture import CaptureOptions
     from casstore.checking import CheckReport, ReadData
     from casstore.health import RepairReport
     from casstore.salvage import Salvaged
+    from casstore.sign import Signing
+    from casstore.signatures.claims import Signed
     from casstore.transfer import TransferOptions
+    from casstore.trust.report import SignatureReport
+    from casstore.trust.trust import Trust
     from casstore.verify import VerifyReport
 
 
@@ -131,6 +137,34 @@ class Store(ExchangingStore):
             created, tag = create_at_path(config, parent_id, durability=durability, options=options, progress=progress)
         path = config.destination.path or ""
         return Snapshot.read(path, LayoutTarget(path), created.root, nothing_to_keep, (tag,)).with_cost(created)
+
+    # Signatures
+
+    def sign(self, selector: str, signing: Signing, *, now: datetime | None = None) -> Sequence[Signed]:
+        """Sign a snapshot with each key. The signatures live as long as it does, and `push` takes them along if its
+        options say so. They are for any repository, unless `signing` names one.
+
+        Raises:
+            UsageError: there is nothing to sign with, or what is to be said cannot be signed.
+            StorageError: the store is read-only, or the file system refused; no signature is there then.
+            As `get`.
+        """
+        from casstore.sign import sign_stored
+
+        digest, _ = self._resolve(selector)
+        return sign_stored(self._directory, self._catalog, digest, signing, place=None, now=now)
+
+    def signatures(self, selector: str, trust: Trust | None = None) -> SignatureReport:
+        """The signatures that a snapshot has in the store, and whether they are what `trust` asks for.
+
+        Raises:
+            CorruptContent: its manifest is damaged.
+            As `get`.
+        """
+        from casstore.trust.report import look
+        from casstore.trust.scopes import STORE
+
+        return look(self._directory, self._descriptor(self._resolve(selector)[0]), place=STORE, trust=trust)
 
     # Upkeep
 

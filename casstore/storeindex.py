@@ -140,7 +140,10 @@ class StoreIndex:
         return None
 
     def _read(self) -> bytes | None:
-        raw = layout.read_file(self.path, limit=spec.MAX_INDEX)
+        try:
+            raw = layout.read_file(self.path, limit=spec.MAX_INDEX)
+        except DocumentError:
+            return b""  # what has its place is no index, and is replaced like one that is garbage
         if raw is not None and len(raw) > spec.MAX_INDEX:
             raise StorageError(f"store {self._root!r}: expected an index.json of at most {spec.MAX_INDEX} bytes")
         return raw

@@ -237,7 +237,7 @@ def test_a_signature_s_name_is_not_a_snapshot_s(store: Store, other: Store, tmp_
     capture(other, tmp_path, "one", 1)
     digest = bring(store, other, "one")
     add_entry(root_of(store), digest, f"sha256-{digest.hex}.sig")
-    assert "reserved" in why(store.adopt())[f"sha256-{digest.hex}.sig"]
+    assert "expected what it is about to have a name" in why(store.adopt())[f"sha256-{digest.hex}.sig"]
 
 
 def test_damage_that_only_the_stored_bytes_show_is_found(store: Store, other: Store, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import random
 import sys
 import tarfile
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from casstore import Snapshot as StoredSnapshot
 from casstore import Store, aio
 from casstore.aio import MicrosandboxError, Snapshot, SnapshotHandle
 from casstore.aio import errors as aio_errors
-from casstore.errors import StorageError, UsageError
+from casstore.errors import StorageError, UntrustedContent, UsageError
 from tests.support.microsandbox import VERSIONS, RealTool, exports
 from tests.support.sdk import run
 from tests.support.seed import make_artifact
@@ -436,6 +437,23 @@ def test_archives_of_every_version(tmp_path: Path, archive: Path) -> None:
     asyncio.run(script())
     for folder in (tmp_path / "dest").iterdir():
         assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "upper.ext4"]
+
+
+def test_the_policy_of_the_store_holds_for_what_comes_in(tmp_path: Path, shelf: Path) -> None:
+    run(lambda: Snapshot.reindex(shelf))
+    run(lambda: Snapshot.export("sealed", tmp_path / "sealed.tar"))
+    store = tmp_path / "strict"
+    Store.init(store, options=FAST).close()
+    (store / "casstore.policy.toml").write_text('version = 1\ndefault = "refuse"')
+    with aio.use(store):
+        for dest in (None, tmp_path / "dest"):
+            with pytest.raises(MicrosandboxError, match="nothing from an archive is let in") as raised:
+                run(partial(Snapshot.import_, tmp_path / "sealed.tar", dest=dest))
+            assert isinstance(raised.value.__cause__, UntrustedContent)
+        assert run(lambda: Snapshot.reindex(shelf)) == 0
+        assert run(Snapshot.list) == []
+        (store / "casstore.policy.toml").write_text("version = 1")
+        assert "policy" in fails(lambda: Snapshot.import_(tmp_path / "sealed.tar"))
 
 
 def test_directories_are_all_there_or_none(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

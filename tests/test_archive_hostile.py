@@ -442,6 +442,20 @@ def test_76_a_document_of_gigabytes(attack: Attack, form: str) -> None:
     attack.refused(data, "at most")
 
 
+def test_76_a_blob_that_grows_does_not_fill_the_disk(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which blobs are needed is known at the end only, and what they are when they are there."""
+    monkeypatch.setattr(layouts, "FREE_OF_RATIO", 1 << 20)
+    compressor = zstandard.ZstdCompressor().compressobj()
+    parts = [compressor.compress(tars.header(f"blobs/sha256/{'0' * 64}", 64 << 20))]
+    parts += [compressor.compress(bytes(1 << 20)) for _ in range(64)]
+    attack.refused(b"".join(parts) + compressor.flush(), "at most 100 times the bytes of the archive")
+    members = attack.sound["oci"]
+    monkeypatch.setattr(layouts, "FREE_OF_RATIO", 0)
+    sound = attack.folder / "sound.tar.zst"
+    sound.write_bytes(zstandard.ZstdCompressor().compress(tars.of_files(members)))
+    assert attack.store.import_(sound, name="sound").head.name == "sound"
+
+
 # --- row 77: the end --------------------------------------------------------------------------------------------------
 
 

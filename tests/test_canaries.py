@@ -121,6 +121,7 @@ def watch(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.
 
     monkeypatch.setattr(Report, "tell_error", remember)
     casstore = Casstore(tmp_path)
+    casstore.env["CASSTORE_PASSPHRASE"] = "canary-passphrase"
     disks.random_sparse_file(tmp_path / "disk", seed=1)
     casstore("create", "base", "--disk", tmp_path / "disk", "-q")
     return Watch(casstore, caplog, errors, tmp_path / "record")
@@ -230,6 +231,9 @@ def local_verbs(folder: Path) -> list[list[str]]:
     )
     made = [["create", "new", "--disk", str(folder / "disk"), "-f"], ["restore", "base", str(folder / "back"), "-f"]]
     made += [["export", "base", str(folder / "base.tar"), "-f"], ["import", str(folder / "base.tar"), "-f"]]
+    prefix = str(folder / "signer")
+    made += [["key", "generate", prefix, "-f"], ["key", "show", f"{prefix}.key"], ["key", "public", f"{prefix}.key"]]
+    made += [["sign", "base", "--key", f"{prefix}.key"], ["verify", "base", "--key", f"{prefix}.pub"]]
     return [verb.split() for verb in verbs.split("; ")] + made
 
 
@@ -288,6 +292,32 @@ def test_106_login_through_a_helper(watch: Watch, bearer: RegistrySimulator) -> 
     assert "docker-credential-canary" in (watch.texts[1][1])
     assert "auths" not in json.loads(watch.casstore.docker_config.read_text())
     assert "docker-credential-canary erase" in watch.record.read_text()
+    assert watch.leaks() == []
+
+
+def test_106_signing_elsewhere(watch: Watch, bearer: RegistrySimulator) -> None:
+    """A passphrase opens a key, and goes nowhere: neither to the registry nor to a credential helper."""
+    helper(watch, bearer.host)
+    folder, place = watch.casstore.folder, f"{bearer.host}/{REPOSITORY}"
+    assert watch.run("key", "generate", folder / "signer") == 0
+    private = (folder / "signer.key").read_text().splitlines()
+    where = ["--plain-http", "--retries", "0"]
+    verbs = [
+        ["push", "base", place, "--sign", folder / "signer.key", *where],
+        ["sign", f"{place}:base", "--key", folder / "signer.key", *where],
+        ["pull", f"{place}:base", "--name", "pulled", "--key", folder / "signer.pub", *where],
+    ]
+    assert [watch.run(*verb) for verb in verbs] == [0, 0, 0]
+    assert watch.run(*verbs[1], process=True) == 0
+    for passphrase in ("canary-another", None):
+        watch.casstore.env["CASSTORE_PASSPHRASE"] = passphrase
+        assert [watch.run(*verb) for verb in verbs[:2]] == [2, 2]
+    (folder / "words").write_text("canary-passphrase\n")
+    bearer.faults.echo, bearer.faults.refusals = True, 1000
+    for words in ("words", "signer.key", "nowhere"):
+        assert watch.run(*verbs[1], "--passphrase-file", folder / words) == (14 if words == "words" else 2)
+    watch.texts.append(("registry", str([seen.path for seen in bearer.requests])))
+    assert [line for line in private[1:-1] if any(line in text for _, text in watch.texts)] == []
     assert watch.leaks() == []
 
 

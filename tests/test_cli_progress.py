@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casstore.cli import capture, units
+from casstore import units
+from casstore.cli import capture
 from casstore.cli.bars import Bars
 from casstore.cli.progress import Display, JsonLines, Lines, Rate
 from casstore.cli.session import Session

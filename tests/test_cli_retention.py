@@ -118,8 +118,8 @@ def test_minutes_and_months_are_not_confused(five: Casstore, age: str) -> None:
 
 
 def test_what_has_no_room_in_the_trash_is_told(five: Casstore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_room(_trash: Trash, path: str, _name: str, _stamp: int) -> bool:
-        os.unlink(path)
+    def without_room(_trash: Trash, folder: int, name: str, _stamp: int) -> bool:
+        os.unlink(name, dir_fd=folder)
         return False
 
     monkeypatch.setattr(Trash, "take", without_room)

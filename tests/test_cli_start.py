@@ -17,7 +17,22 @@ from tests.support.command import Casstore
 
 VERBS = (
     *("create", "list", "inspect", "verify", "restore", "tag", "remove", "undo", "prune", "export", "import"),
-    *("push", "pull", "copy", "login", "logout", "check", "stats", "init", "adopt", "gc", "reindex", "completion"),
+    *(
+        "key",
+        "sign",
+        "push",
+        "pull",
+        "copy",
+        "login",
+        "logout",
+        "check",
+        "stats",
+        "init",
+        "adopt",
+        "gc",
+        "reindex",
+        "completion",
+    ),
 )
 
 
@@ -112,6 +127,23 @@ def test_slow_modules_are_imported_by_the_verbs_that_need_them(
     environ = {**os.environ, "CASSTORE_STORE": str(casstore.store)}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == str(list(allowed))
+
+
+def test_who_trusts_everybody_pays_nothing_for_signatures(casstore: Casstore, there: Casstore, disk: Path) -> None:
+    casstore("create", "base", "--disk", disk)
+    casstore("push", "base", f"oci:{casstore.folder}/layout")
+    code = (
+        "import sys\nfrom casstore.cli.main import main\n"
+        f"try:\n    main(['pull', 'oci:{casstore.folder}/layout:base', *sys.argv[1:]])\nexcept SystemExit:\n    pass\n"
+        "print('cryptography' in sys.modules, file=sys.stderr)"
+    )
+    environ = {**os.environ, "CASSTORE_STORE": str(there.store)}
+    for options, imported in ((["--key", "nowhere"], False), ([], False), (["--no-rollback", "-f"], False)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *options], env=environ, capture_output=True, text=True, check=False
+        )
+        assert done.stderr.splitlines()[-1] == str(imported), options
+    assert there.json("list")["snapshots"]
 
 
 def test_only_one_module_reads_the_environment_and_the_home_directory() -> None:

@@ -15,12 +15,13 @@ from casstore import spec
 from casstore.cli.failures import Stopped, signals
 from casstore.content import Fetcher
 from casstore.gc import collect
-from casstore.graph import copy_graph
+from casstore.graph import Copier
 from casstore.memory import MemoryTarget
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.progress import Meter, silent
 from casstore.store import Store
 from casstore.storedir import StoreDirectory, StoreOptions
+from casstore.survey import survey
 from tests.support import disks
 from tests.support.command import Casstore
 
@@ -130,6 +131,7 @@ def test_a_stopped_copy_does_not_go_on_with_what_is_queued() -> None:
         config=config, layers=[Descriptor.of(b"", spec.MEDIA_MAP), *blobs], annotations={}
     )
     target = _SlowTarget()
+    graph = survey(MemoryTarget(), manifest.descriptor, manifest.raw)
     with signals(), pytest.raises(Stopped, match="SIGINT"):
-        copy_graph(MemoryTarget(), target, manifest, tag="x", meter=Meter(silent, "pushing", None), concurrency=2)
+        Copier(MemoryTarget(), target, concurrency=2).copy(graph, tag="x", meter=Meter(silent, "pushing", None))
     assert target.pushed < 10

@@ -25,12 +25,12 @@ from tests.support.servers import Auth, RunningRegistry, registry
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A 4 GiB ext4 disk with some files."""
+    """A 1 GiB ext4 disk with some files."""
     if not available("mke2fs"):
         pytest.skip("mke2fs is missing")
     folder = tmp_path_factory.mktemp("disks")
     disks.write_tree(folder / "tree", seed=11, data=48 * MIB)
-    disks.make_ext4(folder / "base.ext4", 4 * GIB, folder / "tree", seed=11)
+    disks.make_ext4(folder / "base.ext4", GIB, folder / "tree", seed=11)
     return folder / "base.ext4"
 
 

@@ -42,3 +42,13 @@ def test_every_promise_names_tests_that_are_there() -> None:
         named = re.findall(r"`(test_\w+\.py)`", row)
         assert named, row
         assert all((ROOT / "tests" / name).is_file() for name in named), row
+
+
+def test_the_threat_model_names_tests_that_are_there() -> None:
+    page = (ROOT / "docs/explanation/threat-model.md").read_text()
+    named = set(re.findall(r"`(test_\w+\.py)`", page))
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
+    spans = [(int(first), int(last or first)) for first, last in re.findall(r"\brows? (\d+)(?: to (\d+))?", page)]
+    assert len(spans) > 10
+    assert {row for span in spans for row in span} <= _rows()

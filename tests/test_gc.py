@@ -284,11 +284,12 @@ def test_a_trash_that_is_swapped_while_gc_runs_is_not_emptied(
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / ("0" * 64)).touch()
-    (root / "trash").mkdir()
+    capture(store, tmp_path, "gone", 1)
+    store.remove("gone")
     real = Trash.set_aside
 
-    def swap(trash: Trash, paths: Iterable[str]) -> None:
-        real(trash, paths)
+    def swap(trash: Trash, folder: int, names: Iterable[str]) -> None:
+        real(trash, folder, names)
         (root / "trash").rename(tmp_path / "trash")
         (root / "trash").symlink_to(victim)
 
@@ -574,17 +575,17 @@ def test_gc_interrupted_between_renames_is_finished_by_the_next(
     gone = capture(store, tmp_path, "gone", 2, 3)
     store.remove("gone")
     left = after
-    real = durable.move
+    real = durable.move_between
 
-    def some(source: str, destination: str) -> None:
+    def some(here: int, name: str, there: int, new_name: str) -> None:
         nonlocal left
         if left == 0:
             raise Interrupted
         left -= 1
-        real(source, destination)
+        real(here, name, there, new_name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "move", some)
+        patch.setattr(durable, "move_between", some)
         garbage = len(hexes(gone) - reachable(root))
         if after < garbage:
             with pytest.raises(Interrupted):

@@ -18,25 +18,26 @@ PACKAGE = Path(__file__).parents[1] / "casstore"
 # From the bottom to the top. A module imports from its own layer and from those below it. A package stands for all
 # modules in it.
 LAYERS = {
-    "words": {"errors", "spec", "digest", "names", "reference", "jsondoc", "schema", "oci"},
+    "words": {"errors", "spec", "digest", "names", "reference", "units", "jsondoc", "schema", "oci"},
     "content": {"content", "streams", "progress", "pool"},
-    "bytes": {"chunker", "frame", "disk", "sequential", "scan", "integrity", "tee", "tar"},
-    "documents": {"manifest", "dialects", "diskmap", "extents", "pack"},
+    "bytes": {"chunker", "frame", "disk", "sequential", "scan", "integrity", "tee", "tar", "filesystem"},
+    "documents": {"manifest", "dialects", "diskmap", "extents", "pack", "signatures"},
     "whole snapshots": {
         *("directories", "decoding", "artifact", "contents", "intake", "seeds", "remains", "writing"),
         *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "lookup", "capture", "binding"),
+        *("secretpatterns", "secrets"),
     },
     "adapters": {
         *("durable", "memory", "blobs", "operation", "layout", "links", "locks", "trash", "refs", "stamps"),
-        *("storeindex", "marker", "permissions", "storedir", "sources", "credentials", "registry"),
+        *("storeindex", "marker", "permissions", "storedir", "lastseen", "sources", "credentials", "registry"),
     },
     "derived": {
-        *("survey", "graph", "tables", "queries", "catalog", "derived", "selection", "lineage", "staged"),
-        "transaction",
+        *("attachments", "evidence", "survey", "graph", "tables", "queries", "catalog", "derived", "selection"),
+        *("lineage", "staged", "transaction"),
     },
-    "policy": {"retention"},
+    "policy": {"retention", "trust"},
     "use cases": {
-        *("create", "restore", "salvage", "transfer", "verify", "stats", "attest"),
+        *("create", "restore", "salvage", "transfer", "verify", "stats", "sign"),
         *("checking", "rebuilding", "gc", "removal", "adopt"),
     },
     "bridge": {"microsandbox"},

@@ -19,9 +19,10 @@ from tests.support.stores import FAST, capture, content, disk_bytes, names, pyth
 from tests.test_adopt import add_entry, bring
 
 MODES = {
-    **dict.fromkeys(("refs", "blobs", "blobs/sha256", "tmp", "trash", "cache"), 0o755),
+    **dict.fromkeys(("refs", "blobs", "blobs/sha256", "tmp", "trash", "state", "cache"), 0o755),
     **dict.fromkeys(("lock", "gate.lock", "refs.lock"), 0o644),
     **dict.fromkeys(("oci-layout", "casstore.json", "index.json", "catalog.sqlite"), 0o644),
+    "state/last-seen.json": 0o644,
     "cache/sources": 0o700,  # where somebody's disks lie is not for readers
 }
 EVERYTHING = """

@@ -272,11 +272,11 @@ def refusing(monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> Iterator[
             raise OSError(code, os.strerror(code))
         return real_ioctl(fd, request, *args)  # type: ignore[call-overload]
 
-    def open_(path: str, flags: int, *args: int) -> int:
+    def open_(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if flags & os.O_TMPFILE == os.O_TMPFILE:
             refused[0] += 1
             raise OSError(code, os.strerror(code))
-        return real_open(path, flags, *args)
+        return real_open(path, flags, mode, dir_fd=dir_fd)
 
     with monkeypatch.context() as patch:
         if call == "FICLONE":

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from hypothesis.stateful import (
 
 from casstore import Store, spec
 from casstore.errors import AlreadyExists, CorruptContent, HasChildren, NotFound
+from casstore.names import attachment_name, is_reserved, referrer_name
 from casstore.retention import Policy
+from casstore.signatures.bundle import MEDIA_TYPE
+from tests.support.signing import sign_by, verdicts
 from tests.support.stores import (
     FAST,
     all_files,
@@ -54,6 +58,7 @@ def digest_in(link: str) -> str:
 class StoreMachine(RuleBasedStateMachine):
     """`model` maps each name to its snapshot's digest; `disks` and `parents` are what was captured under a digest.
 
+    `signed` has the names of the signatures of a digest, until gc has taken what it stands for.
     `broken` maps the names of broken refs to their links. `trash` has (number of the removal, name, digest), the last
     first. `is_spoiled` is whether the catalog's file may be gone or damaged.
     """
@@ -71,6 +76,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.disks: dict[str, tuple[int, ...]] = {}
         self.parents: dict[str, str | None] = {}
         self.ids: dict[str, str] = {}
+        self.signed: dict[str, set[str]] = {}
         self.is_spoiled = False
 
     def teardown(self) -> None:
@@ -118,6 +124,19 @@ class StoreMachine(RuleBasedStateMachine):
             assert free or force
             self.taken_over(name, digest)
             self.model[name] = digest
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), who=st.sampled_from(["ed-alice", "ed-bob"]), cosign_tag=st.booleans())
+    def sign(self, data: st.DataObject, who: str, cosign_tag: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model)))
+        with self.store.transaction() as change:
+            root = self.store._directory.resolve(self.model[name])
+            signed = sign_by(change, root, who, cosign_tag=cosign_tag)
+            change.commit_all({})
+        names = self.signed.setdefault(self.model[name], set())
+        names.add(referrer_name(root.digest, replace(signed[0].descriptor, artifact_type=MEDIA_TYPE)))
+        if cosign_tag:
+            names.add(attachment_name(root.digest))
 
     @rule(name=NAMES, force=st.booleans())
     def remove(self, name: str, force: bool) -> None:
@@ -223,6 +242,7 @@ class StoreMachine(RuleBasedStateMachine):
         dropped, stay = ([], self.trash) if keep else (self.trash, [])
         assert [(ref.name, str(ref.digest)) for ref in report.dropped] == [each[1:] for each in dropped]
         assert [(ref.name, str(ref.digest)) for ref in report.kept_removed] == [each[1:] for each in stay]
+        self.signed = {digest: names for digest, names in self.signed.items() if digest.removeprefix("sha256:") in kept}
         self.trash = stay
         assert len(leftovers(self.root)) == len(stay)
 
@@ -352,7 +372,9 @@ class StoreMachine(RuleBasedStateMachine):
                 name: self.ids[digest] for name, digest in self.model.items()
             }
             assert store._catalog.dump() == rebuilt(store)
-        assert {name: digest for name, digest in link_refs(self.root).items() if name not in self.broken} == self.model
+        refs = {name: digest for name, digest in link_refs(self.root).items() if name not in self.broken}
+        assert {name: digest for name, digest in refs.items() if not is_reserved(name)} == self.model
+        assert set(filter(is_reserved, refs)) == set().union(*self.signed.values())
 
     @invariant()
     def one_snapshot_restores(self) -> None:
@@ -366,7 +388,12 @@ class StoreMachine(RuleBasedStateMachine):
     def all_restore_and_the_index_is_right_after_opening(self) -> None:
         self.reopen()
         said = index_refs(self.root)  # of broken ones it still says what they stood for
-        assert {name: said[name] for name in said if name not in self.broken} == self.model
+        assert {name: said[name] for name in said if name not in self.broken and not is_reserved(name)} == self.model
+        assert set(filter(is_reserved, said)) == set().union(*self.signed.values())
+        for digest in set(self.model.values()):
+            found = verdicts(self.store._directory, self.store._directory.resolve(digest), "ed-alice", "ed-bob")
+            assert {verdict.partition(":")[2] for verdict in found} <= {"ed-alice", "ed-bob"}
+            assert len(found) >= len(self.signed.get(digest, ()))
         for name, digest in self.model.items():
             self.store.verify(name, workers=1)
             assert content(self.store, name) == disk_bytes(*self.disks[digest])

@@ -26,9 +26,9 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def without_room(_trash: trash.Trash, path: str, _name: str, _stamp: int) -> bool:
+def without_room(_trash: trash.Trash, folder: int, name: str, _stamp: int) -> bool:
     """Stands for Trash.take on a full disk."""
-    os.unlink(path)
+    os.unlink(name, dir_fd=folder)
     return False
 
 

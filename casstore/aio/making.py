@@ -144,15 +144,16 @@ def import_(place: Place, archive: str, folder: str | None, progress: Progress) 
     """Take an archive in, or write what it holds into directories in `folder`; gives what it is about."""
     folder = None if folder is None else os.path.abspath(folder)
     with in_its_words():
+        options = ImportOptions(naming=name_of, trust=place.trust())
         if folder is None:
             with place.open(create=True) as store:
-                head = store.import_(archive, options=_AS_0_4, progress=progress).head
+                head = store.import_(archive, options=options, progress=progress).head
             return Found(place.path_of(head.name), head.snapshot.manifest, head.snapshot.root.digest)
         is_new = not os.path.lexists(folder)
         made: list[str] = []
         try:
             with scratch_store(folder) as store:
-                report = store.import_(archive, options=_AS_0_4, progress=progress)
+                report = store.import_(archive, options=options, progress=progress)
                 for each in reversed([report.head, *report.parents]):
                     document = store.document(each.name, Dialect.V04)
                     path = os.path.join(folder, name_of(document))
@@ -173,9 +174,6 @@ def name_of(manifest: Manifest) -> str:
     return f"sha256-{manifest.id.hex[:16]}"
 
 
-_AS_0_4 = ImportOptions(naming=name_of)
-
-
 def reindex(place: Place, folder: str | None, progress: Progress) -> int:
     """Make the catalog again; or take the artifact directories in `folder` into the store, each under its own name, or
     one made from its digest where that stands for another snapshot. Says how many there are.
@@ -188,11 +186,13 @@ def reindex(place: Place, folder: str | None, progress: Progress) -> int:
         if not os.path.lexists(folder):
             return 0
         os.listdir(folder)
+        options = ImportOptions(trust=place.trust())
         with place.open(create=True) as store:
-            report = store.import_tree(folder, progress=progress)
+            report = store.import_tree(folder, options=options, progress=progress)
             taken = [path for path, error in report.skipped if isinstance(error, AlreadyExists)]
             for path in taken:
-                store.import_directory(path, name=name_of(at_path(path).manifest), progress=progress)
+                name = name_of(at_path(path).manifest)
+                store.import_directory(path, name=name, options=options, progress=progress)
     return len(report.imported) + len(taken)
 
 

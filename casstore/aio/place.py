@@ -6,12 +6,14 @@ import os
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from casstore.cli.env import Settings
+from casstore.cli.env import Settings, policy_path
 from casstore.integrity import recorded_name
 from casstore.store import Store
+
+if TYPE_CHECKING:
+    from casstore.trust.trust import Trust
 
 _REFS: Final = "refs"
 
@@ -24,6 +26,22 @@ class Place:
     home: str
     integrity: str = "sparse"
     """The algorithm of `record_integrity=True`, in the command line's spelling."""
+    policy: str | None = None
+    """A file that says whose signatures what comes in must have; else the store's own counts, if it has one."""
+
+    def trust(self) -> Trust | None:
+        """What is asked of what comes in; None where nothing is.
+
+        Raises:
+            InvalidPolicy: the policy cannot be followed.
+        """
+        path = policy_path(self.policy, self.store)
+        if path is None:
+            return None
+        from casstore.trust.policyfile import read_policy
+        from casstore.trust.trust import Trust
+
+        return Trust(policy=read_policy(path))
 
     def open(self, *, create: bool = False) -> Store:
         """Open the store, for one call in one thread; a context manager.
@@ -62,6 +80,9 @@ class use:  # noqa: N801  (reads as a verb: `with aio.use("store"):`)
     microsandbox's own home ($MSB_HOME, else ~/.microsandbox). `integrity` is what `record_integrity=True` records:
     sparse, as 0.4.4 does, or sha256, which every version of microsandbox verifies, sparse-zero or blake3-merkle.
 
+    What comes in must be signed as the policy of $CASSTORE_POLICY wants it, else as that of the store does, if it has
+    one.
+
     The choice belongs to the context: tasks that are started after it have it too, others have their own.
 
     Raises:
@@ -77,23 +98,20 @@ class use:  # noqa: N801  (reads as a verb: `with aio.use("store"):`)
     ) -> None:
         if integrity is not None:
             recorded_name(integrity)
-        before = _CHOSEN.get()
-        if before is None and (store is None or home is None):
-            before = _default()
+        before = current()
         self._token = _CHOSEN.set(
             Place(
-                store=_folder(store, before.store if before else ""),
-                home=_folder(home, before.home if before else ""),
-                integrity=integrity or (before.integrity if before else "sparse"),
+                store=_folder(store, before.store),
+                home=_folder(home, before.home),
+                integrity=integrity or before.integrity,
+                policy=before.policy,
             )
         )
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _CHOSEN.reset(self._token)
 
 
@@ -106,7 +124,9 @@ def current() -> Place:
 def _default() -> Place:
     """From the environment, which is read once: a documented exception for a library."""
     settings = Settings.read()
-    return Place(store=os.path.abspath(settings.store), home=os.path.abspath(settings.microsandbox_home))
+    policy = None if settings.policy is None else os.path.abspath(settings.policy)
+    home = os.path.abspath(settings.microsandbox_home)
+    return Place(store=os.path.abspath(settings.store), home=home, policy=policy)
 
 
 def _folder(given: str | os.PathLike[str] | None, before: str) -> str:

@@ -7,8 +7,9 @@
     options.py     options and arguments that several verbs have
     render.py      text and JSON; moved.py: of transfers; progress.py, bars.py: how far work is
     connection.py  options to reach registries, and the one opener of a run; identity.py: whose credentials
-    units.py       sizes, durations and rates as people write them
-    capture.py snapshots.py verification.py upkeep.py transfers.py login.py completion.py      the verbs
+    trust.py       options that say whose signatures are wanted; signatures.py: what is told of signatures
+    keyfiles.py    keys in files, and what opens private ones
+    capture.py snapshots.py verification.py upkeep.py transfers.py signing.py login.py completion.py     the verbs
     remotes.py     list, inspect and remove of what is elsewhere
 
 stdout is data, stderr is talk. A module of the library that is slow to import (numpy, oras, jsonschema) is imported by

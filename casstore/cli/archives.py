@@ -28,6 +28,7 @@ from casstore.cli.options import (
     workers_option,
 )
 from casstore.cli.session import Session
+from casstore.cli.trust import Trusted, trust_of, trust_options
 from casstore.errors import AlreadyExists, CasstoreError, StorageError
 from casstore.microsandbox.directory import is_artifact
 
@@ -186,6 +187,7 @@ def _tell_exported(session: Session, snapshot: str, out: str, exported: Exported
 @click.option("--strict", is_flag=True, help="Refuse what has a recorded integrity that cannot be verified any more.")
 @click.option("--level", type=click.IntRange(1, 19), default=2, show_default=True, metavar="N", help="zstd level.")
 @force_option("Let the name stand for this snapshot if it stands for another; replace DEST.")
+@trust_options()
 @workers_option
 @json_option
 @quiet_option
@@ -199,6 +201,7 @@ def import_(
     strict: bool,
     level: int,
     force: bool,
+    trusted: Trusted,
     workers: int | None,
 ) -> None:
     """Take in the snapshots of an archive or directory. Also spelled load.
@@ -211,6 +214,9 @@ def import_(
 
     Every document keeps its id, and its recorded integrity is verified. With DEST the snapshot is also written there,
     as an artifact directory. Writes the digest, then the path.
+
+    With --key, or a policy, all that comes in must be signed as that wants it; only the tar of an OCI layout has
+    signatures.
     """
     from casstore.capture import CaptureOptions
     from casstore.importing import ImportOptions
@@ -220,7 +226,7 @@ def import_(
         session.refuse_terminal(output=False, subject="archive")
     path = expand_home(archive)
     capture = CaptureOptions(level=level, workers=workers or 0)
-    options = ImportOptions(force=force, strict=strict, capture=capture)
+    options = ImportOptions(force=force, strict=strict, capture=capture, trust=trust_of(session, trusted))
     start = time.monotonic()
     is_tree = archive != "-" and os.path.isdir(path) and not is_artifact(path)
     if is_tree and (name is not None or destination is not None):
@@ -288,7 +294,7 @@ def _restored(session: Session, store: Store, arrival: Arrival, destination: str
     place, there = os.path.join(destination, ""), f"{arrival.name} is in the store"
     try:
         with stopping(there), session.progress() as progress:
-            snapshot = store.open_snapshot(arrival.name)
+            snapshot = store.open_snapshot(str(arrival.digest))  # whatever the name stands for by now
             snapshot.restore(place, force=force, progress=progress, durability=session.durability)
     except CasstoreError as error:
         error.add_note(there)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from casstore.cli import render, units
+from casstore import units
+from casstore.cli import render
 from casstore.cli.connection import Connection, Registries, connection_options
 from casstore.cli.failures import DAMAGED
-from casstore.cli.options import BareOption, json_option, progress_option, quiet_option, verb, workers_option
+from casstore.cli.options import BareOption, json_option, progress_option, quiet_option, read_as, verb, workers_option
 from casstore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _subset(_: click.Context, __: click.Parameter, value: str | None) -> dict[st
 @click.option(
     "--max-duration",
     metavar="DURATION",
-    callback=units.read_as(units.parse_duration),
+    callback=read_as(units.parse_duration),
     help="Begin no further blob after that time: 90s, 2h. The next one goes on where this one stopped.",
 )
 @click.option("--repair", is_flag=True, help="Mend what is damaged; the bad bytes are kept in quarantine/.")

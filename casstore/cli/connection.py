@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from casstore.cli import units
+from casstore import units
 from casstore.cli.identity import credential_source
-from casstore.cli.options import GroupedOption, gathered
+from casstore.cli.options import GroupedOption, gathered, read_as
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -101,19 +101,19 @@ connection_options = gathered(
     _option(
         "--timeout",
         metavar="DURATION",
-        callback=units.read_as(units.parse_duration),
+        callback=read_as(units.parse_duration),
         help=f"The longest silence of a registry, not the longest transfer.  [default: {DEFAULTS['timeout']:g}s]",
     ),
     _option(
         "--min-rate",
         metavar="SIZE/s",
-        callback=units.read_as(_rate_or_none),
+        callback=read_as(_rate_or_none),
         help=f"Give up a blob that comes slower than this; 0 for never.  [default: {DEFAULTS['min_rate']}/s]",
     ),
     _option(
         "--deadline",
         metavar="DURATION",
-        callback=units.read_as(units.parse_duration),
+        callback=read_as(units.parse_duration),
         help="Give up when everything together takes longer: 90s, 2h. Without it there is no end.",
     ),
     _option(
@@ -125,13 +125,13 @@ connection_options = gathered(
     _option(
         "--limit-rate",
         metavar="SIZE/s",
-        callback=units.read_as(units.parse_rate),
+        callback=read_as(units.parse_rate),
         help="Move at most so much per second, all blobs together: 500k/s, 10MiB/s.",
     ),
     _option(
         "--max-requests",
         metavar="N/s",
-        callback=units.read_as(units.parse_frequency),
+        callback=read_as(units.parse_frequency),
         help="Make at most so many requests to a registry: 5/s, 100/m.",
     ),
 )

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-_CREDENTIALS = frozenset({"CASSTORE_REGISTRY", "CASSTORE_USERNAME", "CASSTORE_PASSWORD", "CASSTORE_TOKEN"})
+from casstore.spec import POLICY_FILENAME
+
+_CREDENTIALS = frozenset(
+    {"CASSTORE_REGISTRY", "CASSTORE_USERNAME", "CASSTORE_PASSWORD", "CASSTORE_TOKEN", "CASSTORE_PASSPHRASE"}
+)
 """What no other program gets to see."""
 
 
@@ -40,6 +44,10 @@ class Settings:
     """$CASSTORE_PASSWORD."""
     ci_token: str = field(repr=False)
     """$CASSTORE_TOKEN: a bearer token for the registry itself."""
+    policy: str | None
+    """$CASSTORE_POLICY: a file that says whose signatures what must have."""
+    passphrase: str | None = field(repr=False)
+    """$CASSTORE_PASSPHRASE: of private keys."""
     search_path: str = field(repr=False)
     """$PATH, where credential helpers are found."""
     helper_environment: Mapping[str, str] = field(repr=False)
@@ -85,6 +93,8 @@ class Settings:
             ci_username=first("CASSTORE_USERNAME"),
             ci_password=first("CASSTORE_PASSWORD"),
             ci_token=first("CASSTORE_TOKEN"),
+            policy=expand_home(first("CASSTORE_POLICY")) or None,
+            passphrase=first("CASSTORE_PASSPHRASE") or None,
             search_path=first("PATH"),
             helper_environment={name: text for name, text in known.items() if name not in _CREDENTIALS},
             http_proxy=_proxy(first(*http_names, "all_proxy", "ALL_PROXY")),
@@ -97,6 +107,17 @@ class Settings:
             stdout_is_terminal=_is_terminal(sys.stdout),
             stderr_is_terminal=_is_terminal(sys.stderr),
         )
+
+
+def policy_path(named: str | None, *stores: str) -> str | None:
+    """The trust policy that counts: the one that is `named`, else that of the first store which has one.
+
+    One that is named and not there still is the one that counts: to go without it would be to trust everybody.
+    """
+    if named is not None:
+        return named
+    paths = (os.path.join(store, POLICY_FILENAME) for store in stores)
+    return next((path for path in paths if os.path.lexists(path)), None)
 
 
 def expand_home(path: str) -> str:

@@ -23,7 +23,7 @@ from types import FrameType
 import click
 
 from casstore.cli.render import line, printable
-from casstore.errors import CasstoreError, StorageError
+from casstore.errors import CasstoreError, StorageError, UntrustedContent
 
 DAMAGED = UNVERIFIABLE = 3
 """What a check that found damage exits with: no error, for it did what was asked."""
@@ -68,10 +68,12 @@ class Report:
         as_json = as_json or not {"--json", "--format=json", "--progress=json"}.isdisjoint(words)
         return cls(as_json=as_json, debug="--debug" in words, color=color)
 
-    def tell(self, kind: str, message: str, exit_code: int, *, hint: str = "") -> int:
-        """Report an error; returns its exit code."""
+    def tell(self, kind: str, message: str, exit_code: int, *, hint: str = "", reasons: Sequence[str] = ()) -> int:
+        """Report an error; returns its exit code. Its `reasons` are for programs."""
+        message = _without_keys(message)
         if self._as_json:
-            click.echo(line(error=kind, message=message, exit_code=exit_code), err=True)
+            more = {"reasons": list(reasons)} if reasons else {}
+            click.echo(line(error=kind, message=message, exit_code=exit_code, **more), err=True)
         else:
             head = click.style("error: ", fg="red", bold=True)
             text = head + printable(message) + (f"\n{printable(hint)}" if hint else "")
@@ -84,9 +86,10 @@ class Report:
             click.echo(printable_trace(error), err=True)
         if isinstance(error, CasstoreError):
             text = "; ".join([str(error), *getattr(error, "__notes__", ())])
-            return self.tell(type(error).__name__, text, error.exit_code)
+            reasons = error.reasons if isinstance(error, UntrustedContent) else ()
+            return self.tell(type(error).__name__, text, error.exit_code, reasons=reasons)
         if isinstance(error, click.UsageError):
-            hint = f"Try: {error.ctx.command_path} --help" if error.ctx else ""
+            hint = f"Try: {_instead(error) or f'{error.ctx.command_path} --help'}" if error.ctx else ""
             return self.tell("UsageError", error.format_message(), error.exit_code, hint=hint)
         if isinstance(error, click.ClickException):
             return self.tell(type(error).__name__, error.format_message(), error.exit_code)
@@ -104,9 +107,27 @@ class Report:
         return self.tell("InternalError", f"unexpected {type(error).__name__}: {error}", 1, hint=hint)
 
 
+def _instead(error: click.UsageError) -> str | None:
+    """The words that were meant, where it is plain: options for every verb go before it, and push signs with --sign."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return None
+    root, words, option = error.ctx.find_root(), error.ctx.command_path, error.option_name
+    name, _, verb = words.partition(" ")
+    if any(option in param.opts and not param.is_eager for param in root.command.params) and verb:
+        return f"{name} {option} ... {verb}"
+    return f"{words} --sign ..." if option == "--key" and verb == "push" else None
+
+
 def printable_trace(error: BaseException) -> str:
     """The traceback, for --debug."""
-    return "\n".join(printable(line) for line in "".join(traceback.format_exception(error)).splitlines())
+    return "\n".join(printable(line) for line in _without_keys("".join(traceback.format_exception(error))).splitlines())
+
+
+def _without_keys(text: str) -> str:
+    """A text without the private keys that somebody gave in the place of the names of their files."""
+    from casstore.signatures.keys import without_private
+
+    return without_private(text)
 
 
 def run(body: Callable[[], object], report: Report) -> int:

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from casstore import __version__
-from casstore.cli import units
+from casstore import __version__, units
 from casstore.cli.env import Settings
 from casstore.cli.failures import Report, run
-from casstore.cli.options import naming_the_verb
+from casstore.cli.options import naming_the_verb, read_as
 from casstore.cli.session import Session
 
 _SECTIONS = {
@@ -37,6 +36,10 @@ _SECTIONS = {
         "copy": "transfers:copy",
         "login": "login:login",
         "logout": "login:logout",
+    },
+    "Signatures": {
+        "key": "keys:key",
+        "sign": "signing:sign",
     },
     "Upkeep": {
         "init": "init:init",
@@ -150,7 +153,7 @@ class CommandLine(click.Group):
     default="60s",
     show_default=True,
     metavar="DURATION",
-    callback=units.read_as(units.parse_wait),
+    callback=read_as(units.parse_wait),
     help="How long to wait for another casstore that holds a lock.",
 )
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")

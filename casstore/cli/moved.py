@@ -7,18 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 from casstore.cli import render
 from casstore.cli.session import Session
+from casstore.cli.signatures import made_documents, relied_on, signed_by, verdicts_document
 
 if TYPE_CHECKING:
     from casstore.graph import Plan
     from casstore.transfer import TransferReport
+    from casstore.trust.trust import Trust
 
 
 def tell_transfers(
-    session: Session, done: str, reports: Sequence[TransferReport], seconds: float, *, everything: bool = False
+    session: Session,
+    done: str,
+    reports: Sequence[TransferReport],
+    seconds: float,
+    *,
+    everything: bool = False,
+    trust: Trust | None = None,
 ) -> None:
-    """Unless `everything` was asked for, the last report is that of what was, and before it come its parents."""
+    """Unless `everything` was asked for, the last report is that of what was, and before it come its parents. `trust`
+    is what was asked of signatures.
+    """
+    for warning in [text for report in reports for text in report.warnings]:
+        session.warn(warning)
     if session.as_json:
-        documents = [_document(report) for report in reports]
+        documents = [_document(report) | verdicts_document(report.verdicts, trust) for report in reports]
         content = {"transfers": documents} if everything else documents[-1] | {"parents": documents[:-1]}
         session.emit(render.document(**content, seconds=round(seconds, 3)))
         return
@@ -28,6 +40,8 @@ def tell_transfers(
         session.emit(render.printable(report.reference))
         took = f"; {render.duration(seconds)}" if report is reports[-1] else ""
         session.say(f"{done} {report.name if done == 'pulled' else _place(report)}: {_moved(report)}{took}")
+        for _, claim in relied_on(report.verdicts):
+            session.say(f"signed {signed_by(claim)}")
 
 
 def _place(report: TransferReport) -> str:
@@ -57,6 +71,7 @@ def _document(report: TransferReport) -> dict[str, Any]:
         "present_blobs": copy.skipped,
         "present_bytes": copy.skipped_bytes,
         "referrers": copy.referrers,
+        "signed": made_documents(report.signed),
     }
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import click
@@ -19,6 +20,18 @@ from casstore.cli.session import Session
 F = TypeVar("F", bound=Callable[..., object])
 
 
+def read_as(parse: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback for an option whose value a function of `units` reads."""
+
+    def callback(_: click.Context, __: click.Parameter, value: Any) -> Any:
+        try:
+            return parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
+
+
 class BareOption(click.Option):
     """An option whose value may be left out, but must stand after `=`: `--integrity` or `--integrity=sparse`.
 
@@ -28,6 +41,10 @@ class BareOption(click.Option):
     def __init__(self, *args: Any, bare: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self.bare = bare
+
+    def takes(self, value: str) -> bool:
+        """Whether a word is one of its values."""
+        return isinstance(self.type, click.Choice) and value in self.type.choices
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(ctx)
@@ -64,10 +81,16 @@ class Verb(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, with the values that BareOptions leave out filled in."""
         end = args.index("--") if "--" in args else len(args)
-        bare = {param.opts[0]: param.bare for param in self.params if isinstance(param, BareOption)}
-        words = [f"{word}={bare[word]}" if word in bare else word for word in args[:end]]
+        bare = {param.opts[0]: param for param in self.params if isinstance(param, BareOption)}
+        words = [f"{word}={bare[word].bare}" if word in bare else word for word in args[:end]]
+        apart = [f"{word}={after}" for word, after in pairwise(args[:end]) if word in bare and bare[word].takes(after)]
         with naming_the_verb(ctx):
-            return super().parse_args(ctx, words + args[end:])
+            try:
+                return super().parse_args(ctx, words + args[end:])
+            except click.UsageError as error:
+                if not apart:
+                    raise
+                raise click.UsageError(f"{error.format_message()}; did you mean {apart[0]}?", error.ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, those with a heading last."""
@@ -89,6 +112,15 @@ class Verb(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
+class VerbGroup(Verb, click.Group):
+    """Several commands under one verb."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
 def verb(name: str, *, examples: str = "") -> Callable[[Callable[..., object]], Verb]:
     """Make a function a command."""
     return click.command(name, cls=Verb, examples=examples)
@@ -103,12 +135,14 @@ def _set(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None
 
 
 def gathered(kind: type, name: str, *options: Callable[[F], F]) -> Callable[[F], F]:
-    """Options whose values reach the function as one argument `name`: a `kind`, a dataclass whose fields they are."""
+    """Options whose values reach the function as one argument `name`: a `kind`, a dataclass whose fields they are. What
+    no option is for has its default.
+    """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def call(*args: Any, **values: Any) -> object:
-            mine = {field.name: values.pop(field.name) for field in dataclasses.fields(kind)}
+            mine = {field.name: values.pop(field.name) for field in dataclasses.fields(kind) if field.name in values}
             return function(*args, **values, **{name: kind(**mine)})
 
         wrapped = cast("F", call)

@@ -10,6 +10,7 @@ import click
 from casstore.cli import render
 from casstore.cli.connection import Connection, Registries
 from casstore.cli.session import Session
+from casstore.cli.signatures import signature_fields, signatures_document
 from casstore.errors import CasstoreError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from casstore.remote import RemoteEntry, RemoteSnapshot
     from casstore.storedir import StoreOptions
     from casstore.transfer import TransferOptions
+    from casstore.trust.trust import Trust
 
 _HEAD = ("TAG", "KIND", "IMAGE", "SIZE", "STORED", "CREATED (UTC)", "DIGEST")
 
@@ -26,10 +28,12 @@ def is_reference(text: str) -> bool:
     return ("/" in text or ":" in text) and not text.startswith("sha256:")
 
 
-def _options(session: Session, connection: Connection) -> tuple[TransferOptions, StoreOptions]:
+def _options(
+    session: Session, connection: Connection, trust: Trust | None = None
+) -> tuple[TransferOptions, StoreOptions]:
     from casstore.transfer import TransferOptions
 
-    return TransferOptions(Registries(session, connection)), session.store_options
+    return TransferOptions(Registries(session, connection), trust=trust), session.store_options
 
 
 def show_list(session: Session, reference: str, connection: Connection, *, referrers: bool) -> None:
@@ -82,16 +86,17 @@ def _entry_document(entry: RemoteEntry) -> dict[str, Any]:
     }
 
 
-def show(session: Session, reference: str, connection: Connection) -> None:
-    """A snapshot elsewhere, as its manifest and map tell it."""
+def show(session: Session, reference: str, connection: Connection, trust: Trust | None) -> None:
+    """A snapshot elsewhere, as its manifest, map and signatures tell it."""
     from casstore.remote import inspect_remote
 
-    options, stores = _options(session, connection)
+    options, stores = _options(session, connection, trust)
     found = inspect_remote(reference, options, stores=stores)
     if session.as_json:
-        session.emit(render.document(**_document(found)))
+        session.emit(render.document(**_document(found), **signatures_document(found.signatures, trust)))
     else:
-        session.emit("\n".join(render.fields(_fields(found))))
+        pairs = [*_fields(found), *signature_fields(found.signatures, trust)]
+        session.emit("\n".join(render.fields(pairs)))
 
 
 def _fields(found: RemoteSnapshot) -> list[tuple[str, str]]:
@@ -112,7 +117,7 @@ def _fields(found: RemoteSnapshot) -> list[tuple[str, str]]:
         ("Stored", render.size(found.stored_bytes)),
         ("Packs", str(len(found.artifact_manifest.packs))),
         ("Integrity", f"{recorded.algorithm} {recorded.digest}" if recorded else "not recorded"),
-        ("Referrers", ", ".join(f"{each.artifact_type or '-'} {each.digest}" for each in found.referrers) or "-"),
+        ("Referrers", ", ".join(_referrer(each) for each in found.referrers if not _is_bundle(each)) or "-"),
     ]
     if manifest.source_sandbox is not None:
         pairs.append(("Source Sandbox", manifest.source_sandbox))
@@ -121,6 +126,17 @@ def _fields(found: RemoteSnapshot) -> list[tuple[str, str]]:
     pairs += render.form_fields(manifest)
     pairs.append(("Media Type", found.root.media_type))
     return pairs
+
+
+def _referrer(descriptor: Descriptor) -> str:
+    return f"{descriptor.artifact_type or '-'} {descriptor.digest}"
+
+
+def _is_bundle(descriptor: Descriptor) -> bool:
+    """Whether it is a signature, which has a line of its own."""
+    from casstore.signatures.bundle import MEDIA_TYPE
+
+    return descriptor.artifact_type == MEDIA_TYPE
 
 
 def _document(found: RemoteSnapshot) -> dict[str, Any]:

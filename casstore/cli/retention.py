@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from casstore.cli import render, units
-from casstore.cli.options import gathered, json_option, label_filters, quiet_option, verb
+from casstore import units
+from casstore.cli import render
+from casstore.cli.options import gathered, json_option, label_filters, quiet_option, read_as, verb
 from casstore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _keep(rule: str, text: str) -> Callable[[F], F]:
     click.option(
         "--keep-within",
         metavar="DURATION",
-        callback=units.read_as(units.parse_age),
+        callback=read_as(units.parse_age),
         help="All that are younger, as 36h, 2w, 6mo (of 30 days) or 1y.",
     ),
     click.option(

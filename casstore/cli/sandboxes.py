@@ -29,6 +29,7 @@ from casstore.names import as_name
 if TYPE_CHECKING:
     from casstore.capture import CaptureOptions
     from casstore.config import SnapshotConfig, SnapshotDestination
+    from casstore.secrets import OnSecrets
     from casstore.snapshot import Snapshot
     from casstore.store import Store
 
@@ -45,6 +46,7 @@ class Wanted:
     integrity: str | None
     parent: str | None
     trust_mtime: bool
+    scan_secrets: OnSecrets | None
     options: CaptureOptions
 
     def config(self, home: str, sandbox: str, destination: SnapshotDestination) -> SnapshotConfig:
@@ -59,6 +61,7 @@ class Wanted:
             record_integrity=self.integrity,
             parent=self.parent,
             trust_mtime=self.trust_mtime,
+            scan_secrets=self.scan_secrets,
         )
 
 

@@ -21,6 +21,8 @@ from casstore.cli.options import (
     verb,
 )
 from casstore.cli.session import Session
+from casstore.cli.signatures import signature_fields, signatures_document
+from casstore.cli.trust import Trusted, trust_of, trust_options
 from casstore.cli.verification import exit_code, report_document, verified
 from casstore.errors import CasstoreError
 
@@ -180,35 +182,43 @@ def _snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
     casstore inspect base
     casstore inspect sha256:1f00a2 --verify
     casstore inspect base --json
-    casstore inspect registry.example/team/disks:base""",
+    casstore inspect registry.example/team/disks:base --key release.pub""",
 )
 @click.argument("snapshot", metavar="SNAPSHOT|REFERENCE", shell_complete=complete_names)
 @click.option("--verify", "verify_too", is_flag=True, help="Verify it as well; the exit code is that of verify.")
+@trust_options()
 @json_option
 @progress_option
 @connection_options
 @click.pass_obj
-def inspect(session: Session, snapshot: str, verify_too: bool, connection: Connection) -> None:
+def inspect(session: Session, snapshot: str, verify_too: bool, trusted: Trusted, connection: Connection) -> None:
     """Show all that is known of a snapshot.
 
-    Of one that is elsewhere, manifest and map are fetched, and no pack.
+    Of one that is elsewhere, manifest, map and signatures are fetched, and no pack. With --key, or a policy, it is told
+    which signatures are by whom; nothing is refused, as verify would.
     """
+    trust = trust_of(session, trusted)
     if remotes.is_reference(snapshot):
         if verify_too:
             raise click.UsageError("--verify: expected a snapshot of the store, got a reference; pull verifies it")
-        remotes.show(session, snapshot, connection)
+        remotes.show(session, snapshot, connection, trust)
         return
     with session.open_store() as store:
-        found, entry, lineage = store.open_snapshot(snapshot), store.entry(snapshot), store.lineage(snapshot)
-        referrers = store.referrers(snapshot)
+        found = store.open_snapshot(snapshot)
+        # By its digest: the name may stand for another one by now, whose signatures say nothing about this one.
+        digest = str(found.digest)
+        entry, lineage = store.entry(digest), store.lineage(digest)
+        referrers, signatures = store.referrers(digest), store.signatures(digest, trust)
         report = None
         if verify_too:
             with session.progress() as progress:
                 report = found.verify(progress=progress)
     if session.as_json:
-        session.emit(render.document(**_inspect_document(found, entry, lineage, referrers, report)))
+        document = _inspect_document(found, entry, lineage, referrers, report)
+        session.emit(render.document(**document, **signatures_document(signatures, trust)))
     else:
-        session.emit("\n".join(render.fields(_inspect_fields(found, entry, lineage, referrers, report))))
+        pairs = _inspect_fields(found, entry, lineage, referrers, report)
+        session.emit("\n".join(render.fields([*pairs, *signature_fields(signatures, trust)])))
     if report is not None:
         click.get_current_context().exit(exit_code(report))
 

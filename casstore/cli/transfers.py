@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from casstore.cli import render
 from casstore.cli.connection import Connection, Registries, connection_options, refuse_for_http
 from casstore.cli.damage import with_next_step
 from casstore.cli.failures import stopping
@@ -24,12 +25,16 @@ from casstore.cli.options import (
     workers_option,
 )
 from casstore.cli.session import Session
+from casstore.cli.signing import Signer, signer_options, tell_signed
+from casstore.cli.trust import Trusted, trust_of, trust_options
 from casstore.errors import NotFound
 
 if TYPE_CHECKING:
     from casstore.graph import Plan
     from casstore.reference import Reference
+    from casstore.store import Store
     from casstore.transfer import TransferOptions
+    from casstore.trust.trust import Trust
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -65,10 +70,10 @@ def transfer_options(function: F) -> F:
     return transfer(connection_options(function))
 
 
-def _library_options(registries: Registries, transfer: Transfer) -> TransferOptions:
+def _library_options(registries: Registries, transfer: Transfer, trust: Trust | None = None) -> TransferOptions:
     from casstore.transfer import TransferOptions
 
-    return TransferOptions(registries, transfer.concurrency, transfer.referrers)
+    return TransferOptions(registries, transfer.concurrency, transfer.referrers, trust)
 
 
 @verb(
@@ -78,6 +83,7 @@ def _library_options(registries: Registries, transfer: Transfer) -> TransferOpti
     casstore push base oci:/media/backup:base
     casstore push base 127.0.0.1:5000/disks --plain-http
     casstore push after-pip registry.example/team/disks --with-parents
+    casstore push base registry.example/team/disks --sign release.key
     casstore push --all registry.example/team/disks --dry-run""",
 )
 @click.argument("snapshot", required=False, shell_complete=complete_names)
@@ -91,6 +97,7 @@ def _library_options(registries: Registries, transfer: Transfer) -> TransferOpti
     help="A repository of the same registry that may have some of it, to be taken from there; may be given several"
     " times.",
 )
+@signer_options("--sign", required=False, heading="Signing")
 @transfer_options
 @progress_option
 @json_option
@@ -104,6 +111,7 @@ def push(
     everything: bool,
     with_parents: bool,
     mount_from: tuple[str, ...],
+    signer: Signer,
     transfer: Transfer,
     connection: Connection,
 ) -> None:
@@ -111,6 +119,9 @@ def push(
 
     What is there already is not sent. Without a tag in REFERENCE the name here becomes the tag. Writes the reference
     with the digest, which stands for just this content forever.
+
+    With --sign all that is pushed is signed before, for the repository that it goes to. The signatures are there before
+    the tag is, and are kept in the store, too. A --dry-run signs nothing.
     """
     if everything:
         if with_parents:
@@ -120,7 +131,9 @@ def push(
         snapshot, reference = "", snapshot
     if snapshot is None or reference is None:
         raise click.UsageError("expected SNAPSHOT and REFERENCE, or --all and REFERENCE")
+    signer.require_key("--sign")
     options = _library_options(Registries(session, connection, mount_from=mount_from), transfer)
+    signing = signer.signing(session) if signer.key and not transfer.dry_run else None
     start = time.monotonic()
     with session.open_store() as store:
         if transfer.dry_run:
@@ -132,11 +145,34 @@ def push(
             return
         with session.progress() as progress, stopping("what arrived there is not sent again by the next push"):
             if everything:
-                reports = store.push_all(reference, options=options, progress=progress)
+                reports = store.push_all(reference, signing=signing, options=options, progress=progress)
             else:
-                report = store.push(snapshot, reference, with_parents=with_parents, options=options, progress=progress)
+                report = store.push(
+                    snapshot,
+                    reference,
+                    with_parents=with_parents,
+                    signing=signing,
+                    options=options,
+                    progress=progress,
+                )
                 reports = [*report.parents, report]
+        staying = 0 if everything or transfer.referrers or signing else _signatures(store, snapshot)
     tell_transfers(session, "pushed", reports, time.monotonic() - start, everything=everything)
+    if signing is not None:
+        from casstore.reference import parse_reference
+
+        names = [report.name for report in reports]
+        keys = [key.public.name for key in signing.keys]
+        tell_signed(session, render.some(names), keys, signing.repository_at(parse_reference(reference)))
+    if staying:
+        session.say(f"{render.count(staying, 'signature')} of {snapshot} stayed here; push --referrers takes all along")
+
+
+def _signatures(store: Store, snapshot: str) -> int:
+    """How many signatures a snapshot of the store has."""
+    from casstore.oci import is_bundle
+
+    return sum(is_bundle(each.artifact_type) for each in store.referrers(snapshot))
 
 
 @verb(
@@ -145,11 +181,13 @@ def push(
     casstore pull registry.example/team/disks:base
     casstore pull registry.example/team/disks@sha256:1f00... --name base
     casstore pull oci:/media/backup:base
+    casstore pull registry.example/team/disks:base --key release.pub --no-rollback
     casstore pull registry.example/team/disks:base --limit-rate 10MiB/s --deadline 2h""",
 )
 @click.argument("reference")
 @click.option("--name", metavar="NAME", help="The name to give it; the tag, if there is one.")
 @force_option("Let the name stand for this snapshot if it stands for another.")
+@trust_options(rollback=True)
 @transfer_options
 @workers_option
 @progress_option
@@ -161,6 +199,7 @@ def pull(
     reference: str,
     name: str | None,
     force: bool,
+    trusted: Trusted,
     transfer: Transfer,
     connection: Connection,
     workers: int | None,
@@ -169,8 +208,13 @@ def pull(
 
     What is here already is not fetched; that includes the finished blobs of a pull that was interrupted. Writes the
     reference with the digest.
+
+    With --key, or a policy, nothing is fetched but the manifest and its signatures until they are the wanted ones; else
+    it is refused, with exit code 13. These signatures come along. A tag that stands for something older than at the
+    last pull is told, or with --no-rollback refused.
     """
-    options = _library_options(Registries(session, connection), transfer)
+    trust = trust_of(session, trusted)
+    options = _library_options(Registries(session, connection), transfer, trust)
     start = time.monotonic()
     if transfer.dry_run:
         tell_plans(session, [_plan_pull(session, reference, name, options, force=force)])
@@ -179,7 +223,7 @@ def pull(
     with session.open_store(create=True) as store, session.progress() as progress, stopping(advice):
         report = store.pull(reference, name=name, force=force, options=options, workers=workers or 0, progress=progress)
     session.tell_taken_over(store)
-    tell_transfers(session, "pulled", [report], time.monotonic() - start)
+    tell_transfers(session, "pulled", [report], time.monotonic() - start, trust=trust)
 
 
 def _plan_pull(session: Session, text: str, name: str | None, options: TransferOptions, *, force: bool) -> Plan:
@@ -228,20 +272,30 @@ side_options = gathered(
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
 @side_options
+@trust_options()
 @transfer_options
 @progress_option
 @json_option
 @quiet_option
 @click.pass_obj
 def copy(
-    session: Session, source: str, destination: str, sides: Sides, transfer: Transfer, connection: Connection
+    session: Session,
+    source: str,
+    destination: str,
+    sides: Sides,
+    trusted: Trusted,
+    transfer: Transfer,
+    connection: Connection,
 ) -> None:
     """Copy between any two of registry and OCI layout, with no store here.
 
     Every byte passes through, none is kept, and the digest stays. Besides snapshots, any other image or artifact of
     OCI's can be copied. Without a tag in DST that of SRC is taken. Writes the new reference with the digest.
+
+    With --key, or a policy, SRC must be signed as that wants it, and these signatures are copied along.
     """
-    from casstore.reference import parse_reference
+    from casstore.places import names_store
+    from casstore.reference import LayoutReference, parse_reference
     from casstore.remote import copy as copy_between
     from casstore.remote import plan_copy
 
@@ -253,14 +307,17 @@ def copy(
         plain_http=_hosts((src, sides.src_plain_http), (dst, sides.dst_plain_http)),
         insecure=_hosts((src, sides.src_insecure), (dst, sides.dst_insecure)),
     )
-    options, stores = _library_options(registries, transfer), session.store_options
+    # A layout may have come on a medium that somebody else wrote: a policy there is nobody's.
+    into = (dst.path,) if isinstance(dst, LayoutReference) and names_store(dst) else ()
+    trust = trust_of(session, trusted, *into, session.settings.store)
+    options, stores = _library_options(registries, transfer, trust), session.store_options
     start = time.monotonic()
     if transfer.dry_run:
         tell_plans(session, [plan_copy(src, dst, options, stores=stores)])
         return
     with session.progress() as progress, stopping("what arrived there is not sent again by the next copy"):
         report = copy_between(src, dst, options, progress=progress, stores=stores)
-    tell_transfers(session, "copied to", [report], time.monotonic() - start)
+    tell_transfers(session, "copied to", [report], time.monotonic() - start, trust=trust)
 
 
 def _hosts(*sides: tuple[Reference, bool]) -> set[str]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casstore.cli import render, units
-from casstore.cli.options import json_option, quiet_option, verb
+from casstore import units
+from casstore.cli import render
+from casstore.cli.options import json_option, quiet_option, read_as, verb
 from casstore.cli.session import Session
 from casstore.errors import NotFound
 
@@ -37,7 +38,7 @@ _UNTIL = "; a gc with the same --keep-trash lets the first go after {until} UTC"
 @click.option(
     "--keep-trash",
     metavar="DURATION",
-    callback=units.read_as(units.parse_age),
+    callback=read_as(units.parse_age),
     help="Keep what was removed in this time, as 7d, 36h or 1mo: casstore undo can still take it back.",
 )
 @json_option

@@ -194,7 +194,9 @@ class Importer:
                 raise SizeMismatch(disk.subject, expected=file.size or 0, got=disk.map.size)
             parts.append((parse_disk_name(file.name), self._proven(disk, file, manifest)))
         bound = Bound.stage(combine(parts), self._change, sidecars)
-        bound.artifact(manifest, self._change)  # which compares the documents with each other
+        artifact = bound.artifact(manifest, self._change)  # which compares the documents with each other
+        if len(parts) > 1:  # one disk may bring a base that a delta of another one's pack was without
+            bound.verify(artifact, self._change, self._options)
         created = bound.finish(manifest, self._change)
         self._heads[manifest.known_as] = disks[-1]
         return replace(created, damaged=tuple(dict.fromkeys(pack for disk in disks for pack in disk.damaged)))

@@ -106,6 +106,13 @@ class Plan:
         """All of them, in the order in which they are to appear."""
         return [*self.disks, *self.documents]
 
+    def require_plain(self, place: str) -> None:
+        """Raise AlreadyExists where a symlink or file in `place` has the name of a folder: it may lead anywhere."""
+        for folder in {os.path.dirname(name) for name in self.files} - {""}:
+            path = os.path.join(place, folder)
+            if os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path)):
+                raise AlreadyExists(f"{path!r}: expected a directory, got a symlink or file; choose another place")
+
 
 def write_directory(
     artifact: Artifact,
@@ -135,6 +142,7 @@ def write_directory(
     is_new = not os.path.lexists(place)
     if not is_new and not os.path.isdir(place):
         raise AlreadyExists(f"{path!r}: expected a directory to write into, got a file")
+    plan.require_plain(place)
     if is_new:
         durable.make_directories(os.path.dirname(place), durability)
     whole = is_new or _may_be_exchanged(place, plan)
@@ -175,9 +183,11 @@ def _move_into(stage: str, place: str, plan: Plan, durability: Durability) -> No
             os.unlink(os.path.join(place, name))
     durability.sync_directory(place)
     for name in plan.files:
-        target = os.path.join(place, name)
-        durable.make_directories(os.path.dirname(target), durability)
-        durable.publish(os.path.join(stage, name), target, replace=True, durability=durability)
+        folder, base = os.path.split(name)
+        durable.make_directories(os.path.join(place, folder), durability)
+        # What is in place of the folder by now is not followed.
+        with durable.opened_directory(os.path.join(place, "."), *filter(None, [folder])) as opened:
+            durable.publish(os.path.join(stage, name), base, replace=True, durability=durability, folder=opened)
 
 
 def _may_be_exchanged(place: str, plan: Plan) -> bool:

@@ -28,6 +28,7 @@ SCHEMAS = {"push": "cli-transfer", "pull": "cli-transfer", "copy": "cli-transfer
 _UNSET = (
     *("NO_COLOR", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "MSB_HOME"),
     *("CASSTORE_REGISTRY", "CASSTORE_USERNAME", "CASSTORE_PASSWORD", "CASSTORE_TOKEN", "CASSTORE_NETRC"),
+    *("CASSTORE_POLICY", "CASSTORE_PASSPHRASE"),
     *("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
 )
 """Variables of the machine that would change what a run does."""

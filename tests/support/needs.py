@@ -7,6 +7,7 @@
     xfs     "loop", and such file systems (with reflinks) can be made and mounted
     btrfs   the same
     microsandbox    all the versions of it that tests/support/microsandbox.py runs
+    sigstore        Node and @sigstore/verify, of .ci/install-verifiers.sh
 
 Any other need is the name of a program.
 """
@@ -69,6 +70,14 @@ def _mounts(kind: disks.FileSystem) -> bool:
             return False
 
 
+VERIFIERS = Path(__file__).parents[2] / ".cache" / "verifiers"
+"""Where .ci/install-verifiers.sh puts them."""
+
+
+def _sigstore() -> bool:
+    return find_program("node") is not None and (VERIFIERS / "node_modules" / "@sigstore" / "verify").is_dir()
+
+
 _POWERS: dict[str, Callable[[], bool]] = {
     "root": _root,
     "loop": _loop,
@@ -77,6 +86,7 @@ _POWERS: dict[str, Callable[[], bool]] = {
     "xfs": partial(_mounts, "xfs"),
     "btrfs": partial(_mounts, "btrfs"),
     "microsandbox": microsandbox.installed,
+    "sigstore": _sigstore,
 }
 
 

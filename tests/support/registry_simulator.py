@@ -246,6 +246,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(UploadsMixin, ListsMixin, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes: the second would wait for a delayed ACK
     timeout = 10
     server: _Server
 

@@ -16,6 +16,7 @@ from casstore.artifact import Artifact
 from casstore.catalog import Catalog
 from casstore.digest import Digest
 from casstore.durable import Durability
+from casstore.names import is_reserved
 from casstore.oci import ArtifactManifest
 from casstore.storedir import StoreOptions
 
@@ -118,12 +119,17 @@ def reachable(root: Path, *, trash: bool = False) -> set[str]:
     """The hex digests that the refs reach, or also the removed ones; found without casstore's code."""
     found: set[str] = set()
     links = [os.readlink(path) for path in root.glob("trash/*@*") if trash and path.is_symlink()]
-    for link in [*link_refs(root).values(), *links]:
-        hex_ = link.replace("../blobs/sha256/", "sha256:").removeprefix("sha256:")
+    refs = link_refs(root)
+    about = {name: refs.pop(name) for name in sorted(refs) if is_reserved(name)}
+    todo = [*refs.values(), *links]
+    while todo:
+        hex_ = todo.pop().replace("../blobs/sha256/", "sha256:").removeprefix("sha256:")
         path = root / "blobs/sha256" / hex_
         if len(hex_) == 64 and path.is_file():
             document = json.loads(path.read_bytes())
             found |= {hex_, *(part["digest"][7:] for part in [document["config"], *document["layers"]])}
+        if not todo:  # what is about something lives while that does
+            todo = [about.pop(name) for name in list(about) if name[7:71] in found]
     return found
 
 
@@ -158,6 +164,7 @@ def require_sound(root: Path, *, broken: Sequence[str] = (), contents: Mapping[s
         good = {name: digest for name, digest in link_refs(root).items() if name not in broken}
         assert index_refs(root).keys() - set(broken) == good.keys()
         assert {name: digest for name, digest in index_refs(root).items() if name in good} == good
+        good = {name: digest for name, digest in good.items() if not is_reserved(name)}
         assert {handle.name: str(handle.digest) for handle in store.list()} == good
         for name in good:
             store.verify(name, workers=1)

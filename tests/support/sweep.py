@@ -25,8 +25,10 @@ from typing import Any
 
 from casstore import Snapshot, Store
 from casstore.errors import CasstoreError
+from casstore.names import is_reserved
 from casstore.retention import Policy
 from casstore.storedir import StoreOptions
+from tests.support.signing import sign_by, verdicts
 from tests.support.stores import blobs, disk_bytes, leftovers, link_refs, reachable, require_sound, write_disk
 
 CALLS = ("open", "write", "fsync", "fchmod", "chmod", "rename", "link", "symlink", "unlink", "mkdir", "rmdir")
@@ -60,6 +62,10 @@ def act(store: Store, action: str, disk: Path) -> None:
             store.tag("one", "new")
         case "remove":
             store.remove("two")
+        case "sign":
+            with store.transaction() as change:
+                sign_by(change, store._directory.resolve("one"), "ed-alice", cosign_tag=True)
+                change.commit_all({})
         case "undo":
             store.undo()
         case "prune":
@@ -77,6 +83,8 @@ def after(action: str, refs: dict[str, str], before: dict[str, str]) -> bool:
             return refs != before and {**refs, "one": ""} == {**before, "one": ""}
         case "tag":
             return refs == {**before, "new": before["one"]}
+        case "sign":
+            return before.items() <= refs.items() and len(refs) == len(before) + 2
         case "undo":
             return {**refs, "gone": ""} == {**before, "gone": ""} and "gone" in refs
         case "prune":
@@ -116,8 +124,9 @@ class Breaker:
         place: Any = subject
         if isinstance(subject, int):
             place = os.readlink(f"/proc/self/fd/{subject}")
-        elif kwargs.get("dir_fd") is not None:
-            place = os.readlink(f"/proc/self/fd/{kwargs['dir_fd']}")
+        for folder in (kwargs.get("dir_fd"), kwargs.get("src_dir_fd")):
+            if folder is not None and not os.path.isabs(subject):
+                place = os.readlink(f"/proc/self/fd/{folder}")
         return str(os.fspath(place)).startswith(self._root)
 
 
@@ -158,12 +167,18 @@ def look(root: Path, action: str, before: dict[str, str], status: int) -> None:
     refs = link_refs(root)
     new = after(action, refs, before)
     some = action == "prune" and before.keys() - {"one", "alias"} <= refs.keys() <= before.keys()
+    if action == "sign":  # two signatures, each whole
+        some = before.items() <= refs.items() and len(refs) == len(before) + 1
     assert new or refs == before or some, f"{refs}: neither old nor new"
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == DONE:
         assert new, "success was reported"
     was = {"alias": OLD, "one": FORCED if new and action == "force" else OLD, "two": TWO, "gone": GONE}
     was["new"] = OLD if action == "tag" else NEW
-    require_sound(root, contents={name: disk_bytes(*was[name]) for name in refs})
+    require_sound(root, contents={name: disk_bytes(*was[name]) for name in refs if not is_reserved(name)})
+    with Store.open(root) as store:
+        if action == "sign":
+            found = verdicts(store._directory, store._directory.resolve("one"), "ed-alice")
+            assert found == ["bundle:ed-alice", "cosign:ed-alice"][: len(refs) - len(before)]
     with Store.open(root) as store:
         store.gc()
     assert leftovers(root) == []
@@ -171,7 +186,7 @@ def look(root: Path, action: str, before: dict[str, str], status: int) -> None:
 
 
 def main(base: Path, action: str, step: int, kinds: list[str]) -> None:
-    root = base.parent / f"{action}-{kinds[0]}"
+    root = base.parent / "-".join([action, *kinds])
     before = link_refs(base)
     problems = []
     shutil.copytree(base, root, symlinks=True)

@@ -43,6 +43,7 @@ _LINE = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<res
 _KILLED = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*?)(?: <unfinished \.\.\.>|\) += \?.*)\Z")
 _RANDOM = re.compile(r"[0-9a-f]{64}|(?<=op-)[0-9a-f]{16}|(?<=\.)[0-9a-f]{12}(?=\.tmp)|(?<=@)[0-9]+|(?<=/#)[0-9]+")
 _PATHS = re.compile(r'"((?:[^"\\]|\\.)*)"|<([^>]*)>')
+_RELATIVE = re.compile(r'<(/[^>]*)>, "([^"/][^"]*)"')
 
 
 class Fault(Enum):
@@ -127,8 +128,13 @@ def _concerns(name: str, arguments: str, place: Path) -> bool:
     return re.search(rf'["<]{re.escape(str(place))}[/">]', arguments) is not None
 
 
+def whole_paths(arguments: str) -> str:
+    """The arguments of a call, with names that are relative to an open directory as paths."""
+    return _RELATIVE.sub(r'"\1/\2"', arguments)
+
+
 def _paths(arguments: str) -> tuple[str, ...]:
-    found = (quoted or of_fd for quoted, of_fd in _PATHS.findall(arguments))
+    found = (quoted or of_fd for quoted, of_fd in _PATHS.findall(whole_paths(arguments)))
     return tuple(_RANDOM.sub("*", path) for path in found if path)  # data is shown as an empty text
 
 
