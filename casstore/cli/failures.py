@@ -24,6 +24,7 @@ import click
 
 from casstore.cli.render import line, printable
 from casstore.errors import CasstoreError, StorageError, UntrustedContent
+from casstore.signatures.redaction import without_private  # here, as there may be no memory left when it is needed
 
 DAMAGED = UNVERIFIABLE = 3
 """What a check that found damage exits with: no error, for it did what was asked."""
@@ -70,7 +71,7 @@ class Report:
 
     def tell(self, kind: str, message: str, exit_code: int, *, hint: str = "", reasons: Sequence[str] = ()) -> int:
         """Report an error; returns its exit code. Its `reasons` are for programs."""
-        message = _without_keys(message)
+        message = without_private(message)
         if self._as_json:
             more = {"reasons": list(reasons)} if reasons else {}
             click.echo(line(error=kind, message=message, exit_code=exit_code, **more), err=True)
@@ -120,14 +121,8 @@ def _instead(error: click.UsageError) -> str | None:
 
 def printable_trace(error: BaseException) -> str:
     """The traceback, for --debug."""
-    return "\n".join(printable(line) for line in _without_keys("".join(traceback.format_exception(error))).splitlines())
-
-
-def _without_keys(text: str) -> str:
-    """A text without the private keys that somebody gave in the place of the names of their files."""
-    from casstore.signatures.keys import without_private
-
-    return without_private(text)
+    text = without_private("".join(traceback.format_exception(error)))
+    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def run(body: Callable[[], object], report: Report) -> int:

@@ -6,5 +6,6 @@ for `casstore.trust` to say.
     statement       what a bundle's signature says (in-toto)
     bundle          a sigstore bundle, the form that casstore writes
     simplesigning   what a signature of cosign's older form says
+    redaction       messages without private keys
     claims          a signature as it was found (evidence), and what it says once it is verified (a claim)
 """

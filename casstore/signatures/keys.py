@@ -45,11 +45,6 @@ _WEAK = frozenset(
 )
 """Of the points of small order on Ed25519's curve: with one of them as the key everybody can sign."""
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----([A-Za-z0-9+/=\s]*)-----END \1-----", re.ASCII)
-_PRIVATE = re.compile(
-    r"(?:-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|LS0tLS1CRUdJTi|MIGHAgEA|MEECAQAw|MC4CAQAw|MHcCAQEE)"
-    r"(?:[A-Za-z0-9+/=\s]|\\[nr]|-----END [A-Z0-9 ]*-----)*"
-)
-"""In a text: PEM, the same in base64 once more, or what stands between its lines; newlines may be escaped."""
 _COSIGN = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
 _SUPPORTED = "expected a key of ECDSA P-256 or Ed25519"
 _MAKE = "casstore key generate makes one"
@@ -208,11 +203,6 @@ class PrivateKey:
 def is_private(raw: bytes) -> bool:
     """Whether a file looks like a private key of any kind."""
     return re.search(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----", raw[:MAX_KEY_FILE]) is not None
-
-
-def without_private(text: str) -> str:
-    """A message without the private keys in it: who is asked for a file gives its content now and then."""
-    return _PRIVATE.sub("[a private key]", text)
 
 
 def is_encrypted(raw: bytes) -> bool:

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 from casstore import spec, units
 from casstore.errors import DocumentError, InvalidKey, InvalidPolicy, UsageError
 from casstore.schema import validate
-from casstore.signatures.keys import PublicKey, without_private
+from casstore.signatures.keys import PublicKey
+from casstore.signatures.redaction import without_private
 from casstore.trust.baseimage import BaseImage
 from casstore.trust.requirement import Requirement, distinct
 from casstore.trust.scopes import Scope, place_parts
