@@ -279,7 +279,7 @@ def test_a_lock_that_is_held_is_waited_for_and_then_named(store: Store, tmp_path
             start = time.monotonic()
             with pytest.raises(StoreLocked, match=rf"{lock}.*held by another process .* 0\.2 s; try again") as caught:
                 change()
-            assert 0.2 <= time.monotonic() - start < 3
+            assert 0.2 <= time.monotonic() - start < 60
             assert caught.value.exit_code == 11
         assert names(store) == ["one"]
         with Store.open(store.path, options=StoreOptions(wait=0.2)) as another:
@@ -320,7 +320,7 @@ time.sleep(1)
     with Store.open(store.path, options=StoreOptions(wait=30)) as another:
         start = time.monotonic()
         another.tag("one", "two")
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 20
     holder.communicate()
 
 

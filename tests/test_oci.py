@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from casstore.digest import Digest
 from casstore.errors import CasstoreError, DocumentError, UnsupportedVersion
 from casstore.oci import ArtifactManifest, Descriptor, ImageIndex
 from tests.support.canonical import require_schema_agrees
+from tests.support.effort import at_most
 
 VECTORS = Path(__file__).parents[1] / "fixtures" / "vectors"
 HEX = "0123456789abcdef" * 4
@@ -179,10 +179,8 @@ def test_every_manifest_that_is_written_can_be_read() -> None:
 def test_a_million_wrong_layers_take_seconds(item: object) -> None:
     raw = json.dumps({**document(), "layers": [item] * 1_000_000}, separators=(",", ":")).encode()
     assert len(raw) < spec.MAX_MANIFEST
-    started = time.perf_counter()
-    with pytest.raises(DocumentError, match=r"is too long \(at layers\)"):
+    with at_most(200), pytest.raises(DocumentError, match=r"is too long \(at layers\)"):
         ArtifactManifest.parse(raw, subject="m")
-    assert time.perf_counter() - started < 10
 
 
 def test_a_manifest_that_no_registry_takes_is_not_written() -> None:
