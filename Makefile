@@ -15,8 +15,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/ready-$(VERSION)
-# As many tests at once as there are processors.
-PYTEST_ARGS ?= -n auto --dist worksteal
+# One test more at once than there are processors, as some of them wait.
+PYTEST_ARGS ?= -n $(shell expr $$(nproc) + 1) --dist worksteal
 
 # Seconds for each target; FUZZ_ARGS="tar map" are some of them.
 FUZZ_SECONDS ?= 60

@@ -30,8 +30,8 @@ from tests.support.stores import FAST
 IN_CI = os.environ.get("CI") == "true"
 _NEEDS = "needs "
 
-settings.register_profile("default", deadline=None, max_examples=50)
-settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True, print_blob=True)
+settings.register_profile("default", deadline=None, max_examples=30)
+settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True, print_blob=True)
 settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile("ci" if IN_CI else "default")
 

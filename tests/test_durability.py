@@ -277,7 +277,7 @@ def run_sweep(base: Path, action: str, step: int, *kinds: str) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_whatever_call_breaks_every_name_is_old_or_new(base: Path, action: str) -> None:
     """Rows 1, 2, 6, 12, 38: a part of all cases; --long runs them all."""
-    run_sweep(base, action, 10 if action in {"tag", "sign", "remove", "undo", "gc"} else 20, *KINDS)
+    run_sweep(base, action, 20 if action in {"tag", "sign", "remove", "undo", "gc"} else 40, *KINDS)
 
 
 @pytest.mark.long

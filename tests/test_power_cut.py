@@ -59,9 +59,9 @@ def _command(folder: Path, images: int, *options: str) -> list[str]:
 @pytest.mark.timeout(600)
 def test_14_nothing_that_was_reported_is_lost_in_a_power_cut(tmp_path: Path, record_property: Record) -> None:
     """Rows 14 and 15: create, tag, rm, undo, prune, gc, pull and restore in parallel, cut at random moments."""
-    count = cut(tmp_path / "cut", record_property, 60, "--seed", str(random.randrange(1000)))
+    count = cut(tmp_path / "cut", record_property, 30, "--seed", str(random.randrange(1000)))
     assert count.keys() == RIGHT
-    assert count["steps"] > 60
+    assert count["steps"] > 30
 
 
 @pytest.mark.needs("xfs", "unshare")
