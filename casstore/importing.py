@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from casstore import spec
 from casstore.derived import Derived
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, NotFound, StorageError, StoreLocked
 from casstore.names import SnapshotName, as_name, parse_name
 from casstore.progress import Progress
 from casstore.storedir import StoreDirectory
-from casstore.streams import fetch_all
-from casstore.trust.gate import gate_at
+from casstore.trust.gate import gate_at, gate_stored
 from casstore.trust.scopes import ARCHIVE
 
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from casstore.manifest import Manifest
     from casstore.microsandbox.directory import ArtifactDirectory
     from casstore.transaction import Transaction
+    from casstore.trust.decision import Verdict
     from casstore.trust.trust import Trust
 
 
@@ -40,6 +39,8 @@ class Imported:
     is_new: bool
     """Whether one of the names stands for something else than before."""
     warnings: Sequence[str]
+    verdicts: tuple[Verdict, ...] = ()
+    """What was decided about its signatures, one for each requirement."""
 
     @property
     def digest(self) -> Digest:
@@ -171,12 +172,10 @@ def _take_in(
         if same is not None and same_content(Artifact.load(change, created.root), same):
             created = replace(created, root=same.manifest.descriptor, added=0)
             unchanged = all(digest == same.digest for digest in here.values())
-        if gate is not None:
-            gate(change, created.root, fetch_all(change, created.root, limit=spec.MAX_MANIFEST))
-        if unchanged:
-            return Imported(found.path, names, created, is_new=False, warnings=importer.warnings)
-        change.commit_all(dict.fromkeys(names, created.root))
-    return Imported(found.path, names, created, is_new=True, warnings=importer.warnings)
+        verdicts = () if gate is None else gate_stored(gate, change, created.root).verdicts
+        if not unchanged:
+            change.commit_all(dict.fromkeys(names, created.root))
+    return Imported(found.path, names, created, not unchanged, importer.warnings, verdicts)
 
 
 def _taken_in_before(

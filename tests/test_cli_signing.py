@@ -460,8 +460,15 @@ def test_archives_keep_signatures_and_are_asked_for_them(signer: Casstore, elsew
     done = elsewhere("import", archive, *words(elsewhere, "bob"), "--json", code=13)
     assert json.loads(done.stderr.splitlines()[-1])["reasons"] == ["unknown-key"]
     assert not [path for path in all_files(elsewhere.store) if path.startswith(("refs/", "blobs/sha256/"))], before
-    elsewhere("import", archive, *words(elsewhere, "alice"))
+    done = elsewhere("import", archive, *words(elsewhere, "alice"))
+    assert f"base is signed by {elsewhere.folder}/alice.pub ({key('alice').public.fingerprint.short})" in done.stderr
     elsewhere("verify", "base", *words(elsewhere, "alice"))
+    (imported,) = elsewhere.json("import", archive, *words(elsewhere, "alice"))["snapshots"]
+    (relied_on,) = imported["signatures"]
+    assert (relied_on["status"], relied_on["fingerprint"]) == ("verified", str(key("alice").public.fingerprint))
+    assert imported["trust"]["ok"]
+    (imported,) = elsewhere.json("import", archive)["snapshots"]
+    assert (imported["signatures"], imported["trust"]) == ([], None)
 
 
 @pytest.mark.parametrize("form", ["0.4", "0.7"])
@@ -474,9 +481,11 @@ def test_archives_and_directories_of_microsandbox_have_no_signatures(
     for wanted in (archive, signer.folder / "tree/one", signer.folder / "tree"):
         elsewhere("import", wanted, *words(elsewhere, "alice"), code=13)
     assert elsewhere.json("list")["snapshots"] == []
-    elsewhere("import", archive)
-    elsewhere("sign", "base", *keys(elsewhere, "alice"))
-    elsewhere("import", archive, *words(elsewhere, "alice"))  # it is here, and signed by now
+    for wanted, name in ((archive, "base"), (signer.folder / "tree/one", "one")):
+        elsewhere("import", wanted)
+        elsewhere("sign", name, *keys(elsewhere, "alice"))
+        done = elsewhere("import", wanted, *words(elsewhere, "alice"))  # it is here, and signed by now
+        assert f"{name} is signed by" in done.stderr
 
 
 # --- the policy -------------------------------------------------------------------------------------------------------

@@ -22,14 +22,12 @@ from casstore.manifest import Manifest
 from casstore.microsandbox.intake import Importer
 from casstore.names import SnapshotName, parse_name
 from casstore.progress import Meter, Progress, silent
-from casstore.spec import MAX_MANIFEST
 from casstore.storedir import StoreDirectory
-from casstore.streams import fetch_all
 from casstore.tar import compression
 from casstore.tar.reader import Member, TarReader
 from casstore.tar.stream import Read
 from casstore.transaction import Transaction
-from casstore.trust.gate import Gate
+from casstore.trust.gate import Gate, gate_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +146,7 @@ def _take_in(
         fresh = Staged(created.root, created.manifest, created.added, found.hint)
         staged.append(_as_stored(change, catalog, fresh, options.workers))
     if gate is not None:
-        for each in staged:
-            gate(change, each.root, fetch_all(change, each.root, limit=MAX_MANIFEST))
+        staged = [replace(each, verdicts=gate_stored(gate, change, each.root).verdicts) for each in staged]
     return Taken(staged[0], staged[1:], contents.unused, contents.suggested_name, importer.warnings)
 
 

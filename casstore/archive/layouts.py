@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from casstore import spec
@@ -79,9 +79,8 @@ def take_in(
         copier.copy(Graph(node.descriptor, raw, (node,)), tag=None, meter=meter)
     staged = []
     for root, (raw, hint) in listed.snapshots.items():
-        if gate is not None:
-            gate(change, root, raw)
-        staged.append(_verified(change, root, raw, added[root], hint))
+        verdicts = () if gate is None else gate(change, root, raw).verdicts
+        staged.append(replace(_verified(change, root, raw, added[root], hint), verdicts=verdicts))
     head, *others = nearest_first(head_of(staged, subject), staged, subject)
     return Taken(head, others, listed.left_out, warnings=listed.referrers.warnings(subject))
 

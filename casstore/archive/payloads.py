@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from casstore.archive.transport import Transport
 from casstore.errors import DocumentError
@@ -15,6 +15,9 @@ from casstore.sequential import SequentialDisk
 from casstore.spec import MAX_MANIFEST, MIB
 from casstore.tar.reader import Member
 from casstore.tar.sparse import Ranges
+
+if TYPE_CHECKING:
+    from casstore.trust.decision import Verdict
 
 MAX_DISKS: Final = 4096
 """Disks of an archive: the layers of 16 full chains."""
@@ -66,6 +69,8 @@ class Staged:
     added: int
     """Bytes of the blobs that were stored for it."""
     hint: str | None
+    verdicts: tuple[Verdict, ...] = ()
+    """What was decided about its signatures, one for each requirement."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,8 @@ def import_(
         session.refuse_terminal(output=False, subject="archive")
     path = expand_home(archive)
     capture = CaptureOptions(level=level, workers=workers or 0)
-    options = ImportOptions(force=force, strict=strict, capture=capture, trust=trust_of(session, trusted))
+    trust = trust_of(session, trusted)
+    options = ImportOptions(force=force, strict=strict, capture=capture, trust=trust)
     start = time.monotonic()
     is_tree = archive != "-" and os.path.isdir(path) and not is_artifact(path)
     if is_tree and (name is not None or destination is not None):
@@ -238,7 +239,7 @@ def import_(
             with stopping("what was taken in by then stays"), session.progress() as progress:
                 report = store.import_tree(path, options=options, progress=progress)
             session.tell_taken_over(store)
-            ctx.exit(tell_tree(session, store, path, report, time.monotonic() - start))
+            ctx.exit(tell_tree(session, store, path, report, time.monotonic() - start, trust=trust))
         with stopping("nothing was imported"), _naming(name):
             if archive != "-" and is_artifact(path):
                 arrivals = [_from_directory(session, store, path, name, options)]
@@ -247,7 +248,7 @@ def import_(
         if destination is not None:
             arrivals[0] = _restored(session, store, arrivals[0], expand_home(destination), force=force)
         session.tell_taken_over(store)
-    tell_arrivals(session, arrivals, time.monotonic() - start)
+    tell_arrivals(session, arrivals, time.monotonic() - start, trust=trust)
 
 
 @contextlib.contextmanager
@@ -278,7 +279,10 @@ def _from_archive(
     if report.unused:
         session.say(f"left out {render.count(report.unused, 'file')} that belong to no snapshot")
     everything = (report.head, *report.parents)
-    return [Arrival.of(store, each.name, each.snapshot, is_new=each.is_new) for each in everything]
+    return [
+        Arrival.of(store, each.name, each.snapshot, is_new=each.is_new, verdicts=each.snapshot.verdicts)
+        for each in everything
+    ]
 
 
 def _from_directory(session: Session, store: Store, path: str, name: str | None, options: ImportOptions) -> Arrival:
@@ -286,7 +290,8 @@ def _from_directory(session: Session, store: Store, path: str, name: str | None,
         imported = store.import_directory(path, name=name, options=options, progress=progress)
     for warning in imported.warnings:
         session.warn(warning)
-    return Arrival.of(store, imported.names[0], imported.created, is_new=imported.is_new)
+    name, verdicts = imported.names[0], imported.verdicts
+    return Arrival.of(store, name, imported.created, is_new=imported.is_new, verdicts=verdicts)
 
 
 def _restored(session: Session, store: Store, arrival: Arrival, destination: str, *, force: bool) -> Arrival:

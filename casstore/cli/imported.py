@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from casstore.cli import render
 from casstore.cli.session import Session
+from casstore.cli.signatures import relied_on, signed_by, verdicts_document
 from casstore.errors import AlreadyExists
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from casstore.digest import Digest
     from casstore.importing import TreeReport
     from casstore.store import Store
+    from casstore.trust.decision import Verdict
+    from casstore.trust.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +32,21 @@ class Arrival:
     path: str
     stored: int
     is_new: bool
+    verdicts: Sequence[Verdict] = ()
 
     @classmethod
-    def of(cls, store: Store, name: str, made: Created | Staged, *, is_new: bool) -> Arrival:
+    def of(
+        cls, store: Store, name: str, made: Created | Staged, *, is_new: bool, verdicts: Sequence[Verdict]
+    ) -> Arrival:
         """One that has this name in the store now; `is_new` says whether it had not before."""
-        return cls(made.root.digest, made.manifest.id, name, store.ref_path(name), made.added, is_new)
+        return cls(made.root.digest, made.manifest.id, name, store.ref_path(name), made.added, is_new, verdicts)
 
     def at(self, path: str) -> Arrival:
         """The same, which is now at `path`, too."""
         return replace(self, path=path)
 
-    def document(self) -> dict[str, Any]:
-        """As JSON."""
+    def document(self, trust: Trust | None) -> dict[str, Any]:
+        """As JSON; `trust` is what was asked of signatures."""
         return {
             "digest": str(self.digest),
             "id": str(self.id),
@@ -48,13 +54,15 @@ class Arrival:
             "path": self.path,
             "stored_bytes": self.stored,
             "is_new": self.is_new,
-        }
+        } | verdicts_document(self.verdicts, trust)
 
 
-def tell_arrivals(session: Session, arrivals: Sequence[Arrival], seconds: float) -> None:
-    """Digest and path of the first on stdout, and of the others on stderr what they are called."""
+def tell_arrivals(session: Session, arrivals: Sequence[Arrival], seconds: float, *, trust: Trust | None) -> None:
+    """Digest and path of the first on stdout, and of the others on stderr what they are called. `trust` is what was
+    asked of signatures.
+    """
     if session.as_json:
-        _emit(session, arrivals, [], seconds)
+        _emit(session, arrivals, [], seconds, trust)
         return
     head, *parents = arrivals
     _tell(session, head)
@@ -63,13 +71,21 @@ def tell_arrivals(session: Session, arrivals: Sequence[Arrival], seconds: float)
         session.say(f"its parent {parent.id} is {parent.name}{there}")
     stored = sum(each.stored for each in arrivals)
     session.say(f"imported {head.name}: {render.size(stored)} stored, {render.duration(seconds)}")
+    for arrival in arrivals:
+        for _, claim in relied_on(arrival.verdicts):
+            session.say(f"{arrival.name} is signed {signed_by(claim)}")
 
 
-def tell_tree(session: Session, store: Store, path: str, report: TreeReport, seconds: float) -> int:
+def tell_tree(
+    session: Session, store: Store, path: str, report: TreeReport, seconds: float, *, trust: Trust | None
+) -> int:
     """Digest and path of each on stdout; what was skipped on stderr. Returns the exit code: what is malformed is no
     failure, but what could not be taken in is.
     """
-    arrivals = [Arrival.of(store, each.names[0], each.created, is_new=each.is_new) for each in report.imported]
+    arrivals = [
+        Arrival.of(store, each.names[0], each.created, is_new=each.is_new, verdicts=each.verdicts)
+        for each in report.imported
+    ]
     for each in report.imported:
         for warning in each.warnings:
             session.warn(warning)
@@ -78,7 +94,7 @@ def tell_tree(session: Session, store: Store, path: str, report: TreeReport, sec
     if any(isinstance(error, AlreadyExists) for _, error in report.refused):
         session.say("casstore import DIR --name NAME takes one of them in under another name")
     if session.as_json:
-        _emit(session, arrivals, report.skipped, seconds)
+        _emit(session, arrivals, report.skipped, seconds, trust)
     else:
         for arrival in arrivals:
             _tell(session, arrival)
@@ -101,11 +117,15 @@ def _tell(session: Session, arrival: Arrival) -> None:
 
 
 def _emit(
-    session: Session, arrivals: Sequence[Arrival], skipped: Sequence[tuple[str, Exception]], seconds: float
+    session: Session,
+    arrivals: Sequence[Arrival],
+    skipped: Sequence[tuple[str, Exception]],
+    seconds: float,
+    trust: Trust | None,
 ) -> None:
     session.emit(
         render.document(
-            snapshots=[arrival.document() for arrival in arrivals],
+            snapshots=[arrival.document(trust) for arrival in arrivals],
             skipped=[{"path": path, "error": type(error).__name__, "message": str(error)} for path, error in skipped],
             seconds=round(seconds, 3),
         )

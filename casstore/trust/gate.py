@@ -9,6 +9,8 @@ from casstore.digest import Digest
 from casstore.errors import CorruptContent, StorageError, StoreLocked, UsageError
 from casstore.lastseen import MAX_NAME, LastSeen, Sighting
 from casstore.reference import Reference
+from casstore.spec import MAX_MANIFEST
+from casstore.streams import fetch_all
 
 if TYPE_CHECKING:
     from casstore.content import Source
@@ -43,6 +45,15 @@ def gate_at(place: str, trust: Trust | None) -> Gate | None:
         return admit(source, root, raw, place=place, trust=trust)
 
     return gate
+
+
+def gate_stored(gate: Gate, source: Source, root: Descriptor) -> Admission:
+    """Ask the gate about a manifest that is stored already, and has no name yet.
+
+    Raises:
+        As Gate.
+    """
+    return gate(source, root, fetch_all(source, root, limit=MAX_MANIFEST))
 
 
 class PullGate:
