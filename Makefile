@@ -15,8 +15,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/ready-$(VERSION)
-# One test more at once than there are processors, as some of them wait.
-PYTEST_ARGS ?= -n $(shell expr $$(nproc) + 1) --dist worksteal
+# Two tests at once for each processor: many of them wait, for a disk to sync or for another process.
+PYTEST_ARGS ?= -n $(shell expr 2 \* $$(nproc)) --dist worksteal
+# The tests start thousands of processes: none shall compile again what another one has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Seconds for each target; FUZZ_ARGS="tar map" are some of them.
 FUZZ_SECONDS ?= 60
