@@ -151,7 +151,7 @@ class Ending(Memory):
 
     def fetch(self, descriptor: Descriptor) -> Reader:
         if descriptor.media_type == spec.MEDIA_MAP:
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while not self.staged() and time.monotonic() < end:
                 time.sleep(0.001)
             raise SourceBroke
