@@ -407,5 +407,6 @@ def test_the_store_behaves_like_a_dict() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_store_behaves_like_a_dict_for_long() -> None:
     run_state_machine_as_test(StoreMachine, settings=settings(max_examples=400, stateful_step_count=60, deadline=None))
