@@ -31,7 +31,16 @@ from casstore.reference import LayoutReference, Reference
 from casstore.storedir import StoreOptions
 from casstore.streams import fetch_all
 from casstore.survey import read_manifest
-from casstore.transfer import Job, TransferOptions, TransferReport, admitted_job, find, plan, push
+from casstore.transfer import (
+    Job,
+    TransferOptions,
+    TransferReport,
+    admitted_job,
+    find,
+    plan,
+    push,
+    require_tag_or_digest,
+)
 from casstore.trust.gate import gate_at
 
 if TYPE_CHECKING:
@@ -156,8 +165,7 @@ def inspect_remote(
         CorruptContent, RegistryError: what came is damaged, or nothing came.
     """
     place, options = as_reference(reference), options or TransferOptions()
-    if place.tag is None and place.digest is None:
-        raise UsageError(f"inspect of {place}: expected a tag or digest, got neither; add :TAG or @sha256:...")
+    require_tag_or_digest(place, "inspect of")
     from casstore.diskmap import SnapshotMap
     from casstore.trust.report import look
 
@@ -185,8 +193,7 @@ def find_signatures(
         RegistryError: the registry or the way to it failed.
     """
     place, options = as_reference(reference), options or TransferOptions()
-    if place.tag is None and place.digest is None:
-        raise UsageError(f"signatures of {place}: expected a tag or digest, got neither; add :TAG or @sha256:...")
+    require_tag_or_digest(place, "signatures of")
     from casstore.trust.report import look
 
     with open_judged(place, options, stores or StoreOptions()) as (source, where):
@@ -213,8 +220,7 @@ def sign_remote(
         RegistryError: the registry or the way to it failed.
     """
     place, options, stores = as_reference(reference), options or TransferOptions(), stores or StoreOptions()
-    if place.tag is None and place.digest is None:
-        raise UsageError(f"signing of {place}: expected a tag or digest, got neither; add :TAG or @sha256:...")
+    require_tag_or_digest(place, "signing of")
     from casstore.sign import sign
 
     repository = signing.repository_at(place)
@@ -317,8 +323,7 @@ def plan_copy(
 
 def _job(source: Source, here: Reference, where: str, there: Reference, options: TransferOptions) -> Job:
     """What a copy copies; `where` is the place of `here`, for who judges by it."""
-    if here.tag is None and here.digest is None:
-        raise UsageError(f"copy of {here}: expected a tag or digest, got neither; add :TAG or @sha256:...")
+    require_tag_or_digest(here, "copy of")
     tag = there.tag or here.tag
     if tag is None:
         raise UsageError(f"copy to {there}: expected a tag, for a digest says none; add :TAG")

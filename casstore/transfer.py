@@ -152,6 +152,12 @@ def push_name(reference: Reference, digest: Digest, names: tuple[str, ...]) -> s
     return names[0]
 
 
+def require_tag_or_digest(reference: Reference, verb: str) -> None:
+    """Raise UsageError where a reference names a place only."""
+    if reference.tag is None and reference.digest is None:
+        raise UsageError(f"{verb} {reference}: expected a tag or digest, got neither; add :TAG or @sha256:...")
+
+
 def find(source: Source, reference: Reference, verb: str) -> Descriptor:
     """What `reference` stands for at `source`, now: whatever becomes of the tag meanwhile, this is what is copied.
 
@@ -207,8 +213,7 @@ def pull_name(reference: Reference, name: str | None) -> SnapshotName:
     Raises:
         UsageError: there is none, or the reference does not say what to pull.
     """
-    if reference.tag is None and reference.digest is None:
-        raise UsageError(f"pull of {reference}: expected a tag or digest, got neither; add :TAG or @sha256:...")
+    require_tag_or_digest(reference, "pull of")
     if name is not None:
         return parse_name(name)
     if reference.tag is None:

@@ -32,7 +32,7 @@ _PAGE_BYTES = 16 * spec.MIB
 _DELETED = (200, 202, 204)
 _UNSUPPORTED = (400, 404, 405)
 """What registries that cannot delete answer."""
-_EMPTY = Descriptor.of(b"{}", "application/vnd.oci.empty.v1+json")
+_EMPTY = Descriptor.of(b"{}", spec.MEDIA_EMPTY)
 _PLACEHOLDER = "application/vnd.casstore.placeholder.v1"
 
 
