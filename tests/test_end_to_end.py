@@ -21,6 +21,7 @@ from casstore.transfer import TransferOptions
 from tests.support import disks
 from tests.support.needs import available, find_program
 from tests.support.servers import Auth, RunningRegistry, registry
+from tests.support.skopeo import skopeo
 
 
 @pytest.fixture(scope="module")
@@ -175,20 +176,16 @@ def test_skopeo_carries_it_both_ways(store: Store, edited: Path, tmp_path: Path)
     digest = store.get("edited").digest
     with running(tmp_path / "registry", "none") as (server, options):
         there = f"docker://{server.host}/team/disks:edited"
-        _skopeo("copy", "--dest-tls-verify=false", f"oci:{store.path}:edited", there)
+        skopeo("--insecure-policy", "copy", "--dest-tls-verify=false", f"oci:{store.path}:edited", there)
         with Store.init(tmp_path / "a") as a:
             assert a.pull(server.reference("team/disks", tag="edited"), options=options).digest == digest
         store.push("edited", server.reference("team/ours", tag="v1"), options=options)
         layout = f"oci:{tmp_path}/layout:v1"
-        _skopeo("copy", "--src-tls-verify=false", f"docker://{server.host}/team/ours:v1", layout)
+        skopeo("--insecure-policy", "copy", "--src-tls-verify=false", f"docker://{server.host}/team/ours:v1", layout)
     with Store.init(tmp_path / "b") as b:
         assert b.pull(layout, name="x").digest == digest
         b.restore("x", tmp_path / "disk")
     require_same_disk(tmp_path / "disk", edited)
-
-
-def _skopeo(*words: str) -> None:
-    subprocess.run(["skopeo", "--insecure-policy", *words], check=True, capture_output=True)
 
 
 @pytest.mark.needs("mke2fs", "debugfs", "umoci")

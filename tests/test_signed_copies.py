@@ -31,6 +31,7 @@ from tests.support.registry_simulator import RegistrySimulator
 from tests.support.servers import RunningRegistry
 from tests.support.servers import registry as running
 from tests.support.signing import BOTH, capture_signed, found, good, sign_by, sign_in, signatures, verdicts
+from tests.support.skopeo import skopeo
 from tests.support.stores import FAST, blob_path, blobs, capture, leftovers, link_refs, reachable, require_sound
 from tests.support.transfers import REGISTRY, Memory, over, through
 
@@ -90,10 +91,6 @@ def test_104_signatures_survive_a_registrys_garbage_collection(
         other.pull(f"{again.host}/kept/disks:one", options=options(again))
     assert found(other, signed.root) == BOTH
     other.verify("one")
-
-
-def skopeo(*arguments: str) -> None:
-    subprocess.run(["skopeo", *arguments], check=True, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.needs("docker-registry", "skopeo")
