@@ -477,15 +477,15 @@ def test_waiting_is_bounded(tmp_path: Path, wait: float) -> None:
         started = time.monotonic()
         with pytest.raises(StoreLocked, match=f"more than {wait:g} s"):
             lock(tmp_path / "lock", wait=wait)
-        assert wait <= time.monotonic() - started < wait + 2
+        assert wait <= time.monotonic() - started < wait + 20
 
 
 def test_lock_is_got_while_waiting(tmp_path: Path) -> None:
     held = lock(tmp_path / "lock")
     threading.Timer(0.1, held.release).start()
     started = time.monotonic()
-    lock(tmp_path / "lock", wait=20).release()
-    assert 0.05 < time.monotonic() - started < 5
+    lock(tmp_path / "lock", wait=60).release()
+    assert 0.05 < time.monotonic() - started < 20
 
 
 def test_only_one_at_a_time(tmp_path: Path) -> None:

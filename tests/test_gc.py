@@ -520,7 +520,7 @@ def test_gc_is_not_starved_by_those_who_share(store: Store) -> None:
 import sys, time
 from casstore.storedir import StoreDirectory, StoreOptions
 directory = StoreDirectory.open(sys.argv[1], StoreOptions(), create=False)
-end = time.time() + 4
+end = time.time() + 60
 time.sleep(float(sys.argv[2]))
 while time.time() < end:
     with directory.shared():
@@ -533,9 +533,10 @@ while time.time() < end:
     took = time.monotonic() - start
     running = [process.poll() for process in processes]
     for process in processes:
-        process.communicate(timeout=30)
+        process.kill()
+        process.communicate()
     assert running == [None] * 3
-    assert took < 1.5
+    assert took < 9
 
 
 def test_gc_does_not_wait_for_long_operations(store: Store, tmp_path: Path) -> None:
