@@ -8,8 +8,9 @@ TRIES = 3
 
 
 def skopeo(*arguments: str) -> None:
-    """Run it. Between registries on a busy machine a copy fails now and then (seen once in some hundred runs of the
-    suite), so it is tried again: what is tested is what the copy holds. What it said is shown if it always fails.
+    """Run it, again where it fails, for one reason: two signatures in cosign's form are two equal layers, skopeo copies
+    both at once, and docker-registry 2.8 answers 500 to "is it there?" while it is just writing down that it is. With
+    twelve equal layers a third of all copies fail so.
     """
     said = []
     for _ in range(TRIES):
