@@ -443,8 +443,9 @@ def no_store(path: str) -> NotFound:
 
 def _require_whole(path: str) -> None:
     """Raise CorruptContent where there is what is left of a store: it must not pass for none, or for a plain layout."""
+    ours = marker.is_ours(path)  # asked first: another process may make the store just now, and marks it last
     missing = next((part for part in PARTS if not is_plain_directory(os.path.join(path, part))), None)
-    if missing is not None and marker.is_ours(path):
+    if ours and missing is not None:
         raise CorruptContent(
             f"store {path!r}: it is damaged: expected a directory {missing}, got nothing there; casstore check tells"
             " what is lost, and casstore check --repair mends what can be mended"

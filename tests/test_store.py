@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from casstore import Snapshot, SnapshotConfig, SnapshotDestination, Store
+from casstore import Snapshot, SnapshotConfig, SnapshotDestination, Store, storedir
+from casstore.blobs import is_plain_directory
 from casstore.config import DiskInput, SnapshotBuilder
 from casstore.errors import (
     AlreadyExists,
@@ -127,6 +128,25 @@ for n in range(30):
         assert process.communicate(timeout=60) == ("", "")
     for n in range(30):
         require_sound(tmp_path / str(n))
+
+
+@pytest.mark.parametrize("asked", range(6))
+def test_a_store_that_another_process_makes_meanwhile_is_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    """Whatever this one has seen before: it was made after the answer to the nth question."""
+    answers: list[bool] = []
+
+    def looked(path: str) -> bool:
+        answers.append(is_plain_directory(path))
+        if len(answers) == asked + 1:
+            Store.init(tmp_path / "store", options=FAST).close()
+        return answers[-1]
+
+    monkeypatch.setattr(storedir, "is_plain_directory", looked)
+    Store.init(tmp_path / "store", options=FAST).close()
+    assert len(answers) > asked
+    require_sound(tmp_path / "store")
 
 
 MARKERS: dict[str, tuple[str, type[CasstoreError], str]] = {
