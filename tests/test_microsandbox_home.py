@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -459,8 +460,10 @@ def test_what_is_read_is_one_state_whatever_is_written_meanwhile(tmp_path: Path)
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        seen = set()
-        for _ in range(60):
+        seen: set[str] = set()
+        tries, end = 0, time.monotonic() + 120
+        while tries < 60 or (len(seen) < 6 and time.monotonic() < end):
+            tries += 1
             with suppress(SourceError):  # it never held still: told, not guessed
                 texts = {text for _, text in rows(path)}
                 assert len(texts) == 1

@@ -129,12 +129,14 @@ class TarReader:
 
     def _extended_member(self, header: bytes, kind: bytes, extended: Mapping[bytes, bytes]) -> Member:
         records = pax.Records(extended.get(_PAX, b""), subject=self._subject)
-        long_name = fields.text(extended.get(_LONG_NAME, b""), subject=self._subject)
-        if long_name and records.path:
+        given = [] if records.path is None else [records.path]
+        if _LONG_NAME in extended:
+            given.append(fields.text(extended[_LONG_NAME], subject=self._subject))
+        if len(given) > 1:
             raise DocumentError(
-                self._subject, f"expected one name of a member, got {ascii(long_name)[:100]} and another"
+                self._subject, f"expected one name of a member, got {ascii(given[1])[:100]} and another"
             )
-        name = records.path or long_name or _name(header, subject=self._subject)
+        name = given[0] if given else _name(header, subject=self._subject)
         return self._member(header, kind, name, records)
 
     def _member(self, header: bytes, kind: bytes, name: str, records: pax.Records) -> Member:
