@@ -199,7 +199,7 @@ def test_107_relative_folders_of_the_path_are_ignored(folder: Path, monkeypatch:
 
 def test_107_an_interrupted_run_ends_its_helper(folder: Path) -> None:
     """Ctrl-C while the helper waits for a person."""
-    install(folder, 'echo $$ > "$KEPT/new"; mv "$KEPT/new" "$KEPT/pid"; sleep 60')
+    install(folder, 'cat >/dev/null; echo $$ > "$KEPT/new"; mv "$KEPT/new" "$KEPT/pid"; sleep 60')
     code = f"""
 import _thread, os, threading, time
 from casstore.credentials import CredentialHelper, HelperOptions
