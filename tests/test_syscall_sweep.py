@@ -30,7 +30,7 @@ STEP = {1: 53, 3: 97}
 SOME = ("create-deltas", "pull", "prune", "gc", "restore-force")
 MEMORY = "/dev/shm"  # syncing is free there, and the order of a directory's names always the same
 
-pytestmark = [pytest.mark.needs("strace"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.needs("strace"), pytest.mark.timeout(7200)]  # --long has up to 2,800 cases of a verb
 
 
 class Sweeper:
