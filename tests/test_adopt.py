@@ -32,12 +32,7 @@ from tests.support.stores import (
     reachable,
     require_sound,
 )
-
-
-def run(*command: str | Path) -> str:
-    done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from tests.support.tools import run
 
 
 def root_of(store: Store) -> Path:

@@ -21,7 +21,7 @@ from casstore.transfer import TransferOptions
 from tests.support import disks
 from tests.support.needs import available, find_program
 from tests.support.servers import Auth, RunningRegistry, registry
-from tests.support.skopeo import skopeo
+from tests.support.tools import skopeo
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from tests.support.stores import (
     require_sound,
     start_python,
 )
+from tests.support.tools import run
 
 LIMIT = spec.MIB
 
@@ -42,12 +42,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
         capture(store, tmp_path, "one", 1, 2)
         capture(store, tmp_path, "two", 2, 3)
         yield store
-
-
-def run(*command: str | Path) -> str:
-    done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def put(target: LayoutTarget, data: bytes, media_type: str = spec.MEDIA_MANIFEST) -> Descriptor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from casstore.registry.pages import next_page
 from casstore.streams import BytesSource
 from tests.support.registry_simulator import RegistrySimulator, Seen
 from tests.support.servers import registry as real_registry
+from tests.support.tools import run
 
 REPOSITORY = "some/repository"
 
@@ -341,9 +341,8 @@ def test_skopeo_sees_the_same_tags(tmp_path: Path) -> None:
     with real_registry(tmp_path) as server, RegistryTarget(server.reference(REPOSITORY), server.options) as target:
         push(target, "shared", "one", "two", "three")
         target.untag("two")
-        command = ["skopeo", "list-tags", "--tls-verify=false", f"docker://{server.host}/{REPOSITORY}"]
-        done = subprocess.run(command, check=True, capture_output=True, timeout=60)
-        listed: dict[str, Any] = json.loads(done.stdout)
+        told = run("skopeo", "list-tags", "--tls-verify=false", f"docker://{server.host}/{REPOSITORY}")
+        listed: dict[str, Any] = json.loads(told)
         assert sorted(listed["Tags"]) == ["one", "three"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tests.support import tars
 from tests.support.manifests import image_manifest, index_manifest, sign
 from tests.support.signing import BOTH, capture_signed, found, good, sign_in, signatures
 from tests.support.stores import blobs, capture, leftovers, link_refs, names, require_sound
+from tests.support.tools import run
 
 
 @pytest.fixture
@@ -55,8 +55,7 @@ def test_signatures_survive_an_archive(signed: Snapshot, store: Store, other: St
 def test_skopeo_reads_a_signed_archive(signed: Snapshot, store: Store, tmp_path: Path) -> None:
     export(store, tmp_path / "a.tar")
     for name, digest in link_refs(Path(store.path)).items():
-        command = ["skopeo", "copy", f"oci-archive:{tmp_path}/a.tar:{name}", f"oci:{tmp_path}/layout:{name}"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        run("skopeo", "copy", f"oci-archive:{tmp_path}/a.tar:{name}", f"oci:{tmp_path}/layout:{name}")
         assert str(LayoutTarget(str(tmp_path / "layout")).resolve(name).digest) == digest
     assert found(LayoutTarget(str(tmp_path / "layout")), signed.root) == BOTH
 

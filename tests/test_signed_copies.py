@@ -31,8 +31,8 @@ from tests.support.registry_simulator import RegistrySimulator
 from tests.support.servers import RunningRegistry
 from tests.support.servers import registry as running
 from tests.support.signing import BOTH, capture_signed, found, good, sign_by, sign_in, signatures, verdicts
-from tests.support.skopeo import skopeo
 from tests.support.stores import FAST, blob_path, blobs, capture, leftovers, link_refs, reachable, require_sound
+from tests.support.tools import skopeo
 from tests.support.transfers import REGISTRY, Memory, over, through
 
 

@@ -30,7 +30,7 @@ STEP = {1: 53, 3: 97}
 SOME = ("create-deltas", "pull", "prune", "gc", "restore-force")
 MEMORY = "/dev/shm"  # syncing is free there, and the order of a directory's names always the same
 
-pytestmark = [pytest.mark.needs("strace"), pytest.mark.timeout(7200)]  # --long has up to 2,800 cases of a verb
+pytestmark = [pytest.mark.needs("strace"), pytest.mark.timeout(1800)]
 
 
 class Sweeper:
@@ -92,6 +92,7 @@ def judge(told: dict[str, Any], record: Record) -> None:
     assert told["cases"] > 0
 
 
+@pytest.mark.timeout(7200)  # --long has up to 2,800 cases of a verb
 @pytest.mark.parametrize("verb", VERBS)
 def test_12_whatever_call_breaks_every_name_is_old_or_new(
     sweeper: Sweeper, verb: str, every: bool, record_property: Record

@@ -211,6 +211,12 @@ def test_72_a_member_has_one_name(first: bytes) -> None:
     assert list(tars.files(archive(pax(comment="c"), both[1], member("c")))) == ["b"]
 
 
+@pytest.mark.parametrize("nothing", [pax(path=""), member("x", b"\0", kind=b"L"), member("x", kind=b"L")])
+def test_72_an_empty_name_is_none(nothing: bytes) -> None:
+    """Some readers then take that of the header."""
+    refused(archive(nothing, member("c")), "expected a name of 1 to 1024 bytes, got 0")
+
+
 @pytest.mark.parametrize("records", [b"5 a=\n7", b"99 a=b\n", b"x a=b\n", b"6 ab\n\n", b"0 \n", b"11 path=\xff\n\n"])
 def test_72_records_that_are_none(records: bytes) -> None:
     refused(archive(member("x", records, kind=b"x"), GOOD), "expected")
