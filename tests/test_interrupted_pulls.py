@@ -345,7 +345,9 @@ def test_a_registry_that_fails_for_good_leaves_what_came(
     registry.contents.blobs["a/b", lost] = data
     registry.requests.clear()
     other.pull(place, options=over(registry))
-    assert len(registry.seen("GET", "/blobs/")) == len(made.needs) - 1 - len(kept)
+    # A request that the first run gave up may be noted as late as now, for a blob that did not come then.
+    asked = {seen.path.rpartition(":")[2] for seen in registry.seen("GET", "/blobs/")}
+    assert asked == {digest.hex for digest in made.needs} - {made.digest.hex} - set(kept)
     require_sound(Path(other.path), contents={"one": disk_bytes(*range(1, PACKS + 1))})
 
 
