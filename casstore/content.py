@@ -8,6 +8,7 @@ byte (a retry, a new token) as often as it must.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -42,6 +43,7 @@ class Fetcher(Protocol):
         ...
 
 
+@runtime_checkable
 class RangeReader(Protocol):
     """Where parts of content can be read, unverified: whoever asks must know what to expect."""
 
@@ -166,6 +168,26 @@ class Attacher(Protocol):
         """Store the manifest `descriptor`, whose `subject` is `subject` and whose own blobs are here already, so that
         `referrers(subject)` tells of it.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What was fetched from elsewhere."""
+
+    bytes: int = 0
+    """All that came over the network, with the headers of answers, and with what was read in vain."""
+    requests: int = 0
+    """Sent, each try and redirect counted."""
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """What knows how much it has fetched."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """So far."""
         ...
 
 

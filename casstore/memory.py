@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from casstore import spec
 from casstore.content import Fetcher, Reader
 from casstore.digest import Digest
-from casstore.errors import InvalidDigest, NotFound
+from casstore.errors import InvalidDigest, NotFound, SizeMismatch
 from casstore.names import referrer_name
 from casstore.oci import AnyManifest, Descriptor
 from casstore.streams import BytesSource, VerifiedReader, fetch_all
@@ -30,6 +30,17 @@ class MemoryTarget:
             raise NotFound(f"{descriptor.digest}: no such content")
         body = io.BytesIO(self._contents[descriptor.digest][1])
         return VerifiedReader(body, descriptor, subject=str(descriptor.digest))
+
+    def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
+        """A part of content; see RangeReader."""
+        if descriptor.digest not in self._contents:
+            raise NotFound(f"{descriptor.digest}: no such content")
+        data = self._contents[descriptor.digest][1]
+        if len(data) != descriptor.size:
+            raise SizeMismatch(str(descriptor.digest), expected=descriptor.size, got=len(data))
+        if not 0 <= offset <= offset + length <= len(data):
+            raise SizeMismatch(str(descriptor.digest), expected=offset + length, got=len(data))
+        return data[offset : offset + length]
 
     def exists(self, descriptor: Descriptor) -> bool:
         """Whether content is there; see Prober."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from itertools import count
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 import oras.defaults
@@ -30,6 +30,8 @@ import oras.provider
 import requests
 from oras.auth.utils import get_basic_auth
 
+from casstore import log
+from casstore.content import Traffic
 from casstore.credentials import CredentialSource
 from casstore.errors import CasstoreError, RegistryError, SizeMismatch, Unavailable
 from casstore.registry.auth import TOKEN_BODY, Authenticator
@@ -50,7 +52,20 @@ _LONG_WAIT = 5.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is untyped
+if TYPE_CHECKING:
+
+    class _Provider:
+        """What is used of oras' Registry, which is untyped."""
+
+        prefix: str
+
+        def __init__(self, *, hostname: str, insecure: bool) -> None: ...
+
+else:
+    _Provider = oras.provider.Registry
+
+
+class RegistryClient(_Provider):
     """HTTP to one registry host. Thread-safe; close it, or use it in a `with`."""
 
     def __init__(
@@ -65,15 +80,16 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
         """`pace` is shared by all who talk to this host; None makes one."""
         api = oras.defaults.registry.default_v2_registry["host"] if host == "docker.io" else host
         super().__init__(hostname=api, insecure=options.plain_http)
-        self.base = f"{self.prefix}://{api}/v2/"
-        self.origin = Origin.of(self.base)
+        self.base: str = f"{self.prefix}://{api}/v2/"
+        self.origin: Origin = Origin.of(self.base)
         self._host, self._options = host, options
-        self.pace, self.patience = pace or Pace.of(options), Patience(options.deadline)
+        self.pace: Pace = pace or Pace.of(options)
+        self.patience: Patience = Patience(options.deadline)
         self._line = Line(self.origin, options, self.pace, self.patience)
         self._notices = Notices(options.on_warning)
         self._exchange = Exchange(self.origin, options, self._line)
-        self.session = self._exchange.session
-        self.auth = Authenticator(
+        self.session: requests.Session = self._exchange.session
+        self.auth: Authenticator = Authenticator(
             host,
             self.origin,
             credentials,
@@ -81,6 +97,11 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
             repository=repository,
             trusted_realms=options.trusted_realms,
         )
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was fetched so far, with tokens, redirects and what failed."""
+        return self._line.traffic
 
     @property
     def attempts(self) -> int:
@@ -256,6 +277,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
                 started = self.pace.admit(self.patience)
             except Ended as ended:
                 raise Unavailable(f"{ask.subject}: {ended}" + (f"; last: {trouble}" if trouble else "")) from None
+            self._line.asks()
             try:
                 response = self._exchange.once(ask, url, authorization)
             except Broken as broke:
@@ -276,6 +298,15 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras is u
             if passing and ask.repeatable and attempt < self._options.attempts and not too_long:
                 if error is None:
                     self.finish(response, ask.subject)
+                log.info(
+                    "registry",
+                    "%s: attempt %s of %s failed: %s; trying again%s",
+                    ask.subject,
+                    attempt,
+                    self._options.attempts,
+                    trouble,
+                    f", as it asks in {asked:.0f} s" if asked else "",
+                )
                 if asked >= _LONG_WAIT:
                     self._notices.say(f"it is busy ({trouble}) and asks to wait {asked:.0f} s: waiting")
                 continue

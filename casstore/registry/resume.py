@@ -8,24 +8,23 @@ as a whole by the VerifiedReader around it.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import requests
 
-from casstore import spec
+from casstore import log, spec
 from casstore.errors import CasstoreError, DigestMismatch, RegistryError, SizeMismatch, Unavailable
 from casstore.oci import Descriptor
 from casstore.registry.body import Body
 from casstore.registry.failures import quoted
 from casstore.registry.http import RegistryClient
+from casstore.registry.ranges import check_part
 from casstore.streams import VerifiedReader
 
 _PROGRESS = spec.MIB
 """Bytes after which a body has its attempts back."""
-_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})\Z", re.ASCII)
 
 
 def open_blob(
@@ -131,6 +130,9 @@ class ResumingBody:
             if self._attempts == 1 or not isinstance(problem, Unavailable):
                 raise problem
             raise Unavailable(f"{problem} (after {self._attempts} attempts, none of which brought it on by 1 MiB)")
+        log.info(
+            "registry", "%s: broke after %s of %s bytes: %s; resuming", self._subject, self._at, self._size, problem
+        )
         now = self._client.patience.now()
         self._client.pace.failed(now, now)
         headers = {"Range": f"bytes={self._at}-"} if self._at else {}
@@ -144,7 +146,10 @@ class ResumingBody:
             scope=self._scope,
             headers=headers,
         )
-        self._body = self._rest(response) if response.status_code == 206 else self._whole(response)
+        partial = response.status_code == 206
+        if self._at and not partial:
+            log.info("registry", "%s: no range was sent; reading all of it again", self._subject)
+        self._body = self._rest(response) if partial else self._whole(response)
 
     def _whole(self, response: requests.Response) -> Body:
         try:
@@ -157,20 +162,11 @@ class ResumingBody:
 
     def _rest(self, response: requests.Response) -> Body:
         try:
-            claimed = response.headers.get("Content-Range", "")
-            match = _RANGE.match(claimed)
-            if match is None or [int(each) for each in match.groups()] != [self._at, self._size - 1, self._size]:
-                wanted = f"bytes {self._at}-{self._size - 1}/{self._size}"
-                got = quoted(claimed, self._client.secrets)
-                raise RegistryError(f"{self._subject}: expected Content-Range {wanted}, got {got}")
-            left = self._size - self._at
-            length = response.headers.get("Content-Length", str(left))
-            if length != str(left):
-                got_length = int(length) if re.fullmatch("[0-9]{1,19}", length) else 0
-                raise SizeMismatch(f"{self._subject}: from byte {self._at}", expected=left, got=got_length)
+            secrets = self._client.secrets
+            check_part(response, self._at, self._size, self._size, subject=self._subject, secrets=secrets)
             for name, first, now in zip(_NAMES, (self._etag, self._digest), _identity(response), strict=True):
                 if first and now and first != now:
-                    was, got = quoted(first, self._client.secrets), quoted(now, self._client.secrets)
+                    was, got = quoted(first, secrets), quoted(now, secrets)
                     raise RegistryError(f"{self._subject}: expected {name} {was} as before, got {got}")
         except Exception:
             response.close()

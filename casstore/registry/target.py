@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import requests
 
 from casstore import spec
-from casstore.content import Fetcher, Reader
+from casstore.content import Fetcher, Reader, Traffic
 from casstore.credentials import Anonymous, CredentialSource
 from casstore.digest import Digest
 from casstore.errors import DocumentError, RegistryError, SizeMismatch, UnsupportedVersion
@@ -24,6 +24,7 @@ from casstore.registry.http import RegistryClient
 from casstore.registry.manifests import MANIFEST_TYPES, Manifest, Manifests, check_digest_header
 from casstore.registry.options import RegistryOptions
 from casstore.registry.pace import Pace
+from casstore.registry.ranges import Ranges
 from casstore.registry.referrers import Referrers
 from casstore.registry.resume import open_blob
 from casstore.registry.tags import Tags
@@ -54,7 +55,8 @@ class RegistryTarget:
         mount_from: Sequence[str] = (),
     ) -> None:
         options = options or RegistryOptions()
-        self._name, self.repository = reference.name, reference.repository
+        self.repository: str = reference.repository
+        self._name = reference.name
         self._client = client = RegistryClient(
             reference.host, options, credentials or Anonymous(), repository=reference.repository, pace=pace
         )
@@ -71,6 +73,7 @@ class RegistryTarget:
             tries=options.attempts,
         )
         self._tags = Tags(client, self._manifests, base=base, name=self._name, scope=scope, push=self.push)
+        self._ranges = Ranges(client, scope=scope + "pull")
         self._referrers = Referrers(client, self._manifests, base=base, scope=scope)
 
     def __repr__(self) -> str:
@@ -113,6 +116,32 @@ class RegistryTarget:
             problem = f"expected a {descriptor.media_type}, got a {manifest.descriptor.media_type}"
             raise DocumentError(subject, problem, at="mediaType")
         return VerifiedReader(io.BytesIO(manifest.raw), descriptor, subject=subject)
+
+    def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
+        """A part of content; see RangeReader. Only that part of a blob is fetched where the registry knows ranges; what
+        is asked for as a whole is verified, and so are manifests.
+
+        Raises:
+            NotOffered: it knows no ranges, and too much came in vain.
+            SizeMismatch, RegistryError: what came is another part, or one of a blob of another size.
+        """
+        subject = self._subject(descriptor)
+        end = offset + length
+        if not 0 <= offset <= end <= descriptor.size:
+            raise SizeMismatch(subject, expected=max(end, offset), got=descriptor.size)
+        if descriptor.media_type in MANIFEST_TYPES or length == descriptor.size > 0:
+            return fetch_all(self, descriptor, limit=descriptor.size)[offset:end]
+        if not length:
+            self._require(descriptor, subject)
+            return b""
+        return self._ranges.read(
+            self._url(descriptor), descriptor, offset, length, subject=subject, check=self._check(descriptor, subject)
+        )
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was fetched so far; see Metered."""
+        return self._client.traffic
 
     def exists(self, descriptor: Descriptor) -> bool:
         """Whether the registry says that it has content of this digest and size; see Prober."""
@@ -231,12 +260,27 @@ class RegistryTarget:
         return f"{self._base}/{kind}/{descriptor.digest}"
 
     def _open_blob(self, descriptor: Descriptor, subject: str) -> Reader:
+        scope, check = self._scope + "pull", self._check(descriptor, subject)
+        return open_blob(self._client, self._url(descriptor), descriptor, subject=subject, scope=scope, check=check)
+
+    def _check(self, descriptor: Descriptor, subject: str) -> Callable[[requests.Response], None]:
+        """What looks at the header of an answer that is to hold all of a blob."""
+
         def check(response: requests.Response) -> None:
             check_digest_header(response, descriptor.digest, subject)
             _check_length_header(response, descriptor.size, subject)
 
-        scope = self._scope + "pull"
-        return open_blob(self._client, self._url(descriptor), descriptor, subject=subject, scope=scope, check=check)
+        return check
+
+    def _require(self, descriptor: Descriptor, subject: str) -> None:
+        """Raise NotFound or SizeMismatch unless there is such a blob."""
+        response = self._client.request(
+            "HEAD", self._url(descriptor), subject=subject, expect=(200,), scope=self._scope + "pull"
+        )
+        try:
+            _check_length_header(response, descriptor.size, subject)
+        finally:
+            self._client.finish(response, subject)
 
 
 def _read(descriptor: Descriptor, source: Fetcher) -> Manifest:

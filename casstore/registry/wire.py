@@ -22,6 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from casstore.content import Traffic
 from casstore.registry.failures import Ended, TooSlow
 from casstore.registry.options import RegistryOptions
 from casstore.registry.pace import Pace, Patience
@@ -44,13 +45,32 @@ class Line:
     """All connections of one client: what they have to keep to, and how to end them. Thread-safe."""
 
     def __init__(self, home: Origin, options: RegistryOptions, pace: Pace, patience: Patience) -> None:
-        self.pace, self.patience = pace, patience
-        self.silence, self.min_rate = options.read_timeout, options.min_rate
+        self.pace: Pace = pace
+        self.patience: Patience = patience
+        self.silence: float = options.read_timeout
+        self.min_rate: int = options.min_rate
         self._home = home.host
-        self.home_is_local = is_local(home.host)
+        self.home_is_local: bool = is_local(home.host)
         """Whether the registry is on this machine or link; if not, nothing it points to may be."""
         self._sockets: list[Any] = []
         self._lock = threading.Lock()
+        self._received = self._asked = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        """What came and was asked for so far, whoever answered."""
+        with self._lock:
+            return Traffic(self._received, self._asked)
+
+    def asks(self) -> None:
+        """A request is about to be sent."""
+        with self._lock:
+            self._asked += 1
+
+    def received(self, count: int) -> None:
+        """So many bytes came."""
+        with self._lock:
+            self._received += count
 
     def adapter(self) -> HTTPAdapter:
         """What gives requests connections of this line."""
@@ -144,6 +164,7 @@ class _Incoming(io.RawIOBase):
         self._socket.settimeout(self._line.timeout(self._until))
         start = time.monotonic()
         count = self._raw.readinto(view)
+        self._line.received(count or 0)
         if count and self._until is None:
             self._flow.moved(count, time.monotonic() - start)
         elif count:  # a header, maybe with the beginning of the body

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from casstore.content import Attacher, Deleter, ReferrerLister, TagLister, Target, Untagger
+from casstore.content import Attacher, Deleter, RangeReader, ReferrerLister, TagLister, Target, Untagger
 from casstore.durable import Durability
 from casstore.layout import LayoutTarget
 from casstore.memory import MemoryTarget
@@ -24,7 +24,7 @@ from tests.support.registry_simulator import RegistrySimulator
 from tests.support.servers import RunningRegistry, registry
 
 
-class FullTarget(Target, Deleter, TagLister, Untagger, ReferrerLister, Attacher, Protocol):
+class FullTarget(Target, RangeReader, Deleter, TagLister, Untagger, ReferrerLister, Attacher, Protocol):
     """A target with every power that each of them has."""
 
 

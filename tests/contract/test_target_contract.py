@@ -145,6 +145,57 @@ def test_pushing_again_is_fine(target: FullTarget) -> None:
     assert fetch_all(target, manifest, limit=LIMIT) == raw
 
 
+def test_any_part_is_read(target: FullTarget) -> None:
+    data = some_bytes(300_001)
+    descriptor = push_bytes(target, data)
+    for offset, length in ((0, 1), (0, 300_001), (1, 300_000), (0, 300_000), (4096, 70_000), (300_000, 1)):
+        assert target.read_range(descriptor, offset, length) == data[offset : offset + length]
+    assert target.read_range(descriptor, 0, 0) == target.read_range(descriptor, 300_001, 0) == b""
+    empty = push_bytes(target, b"")
+    assert target.read_range(empty, 0, 0) == b""
+
+
+def test_parts_of_a_manifest_are_read(target: FullTarget) -> None:
+    manifest, raw = push_manifest(target)
+    assert target.read_range(manifest, 0, len(raw)) == raw
+    assert target.read_range(manifest, 10, 20) == raw[10:30]
+
+
+def test_parts_of_unknown_content_are_not_found(target: FullTarget) -> None:
+    manifest, _ = push_manifest(target)
+    for length in (0, 5, 6):
+        with pytest.raises(NotFound):
+            target.read_range(Descriptor.of(b"nobody", BLOB), 0, length)
+    with pytest.raises(NotFound):
+        target.read_range(replace(manifest, digest=Digest.of(b"nobody has this")), 0, 1)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 1), (500, 499), (0, 999)])
+def test_a_part_of_content_of_another_size_is_refused(target: FullTarget, offset: int, length: int) -> None:
+    descriptor = push_bytes(target, some_bytes(1000))
+    for wrong in (999, 1001):
+        with pytest.raises(SizeMismatch):
+            target.read_range(replace(descriptor, size=wrong), offset, length)
+
+
+def test_a_part_beyond_the_end_is_refused(target: FullTarget) -> None:
+    descriptor = push_bytes(target, some_bytes(1000))
+    for offset, length in ((0, 1001), (999, 2), (1000, 1), (5000, 1)):
+        with pytest.raises(SizeMismatch):
+            target.read_range(descriptor, offset, length)
+
+
+def test_eight_threads_read_parts(target: FullTarget) -> None:
+    data = some_bytes(200_000)
+    descriptor = push_bytes(target, data)
+
+    def part(n: int) -> bool:
+        return target.read_range(descriptor, n * 1000, 1500) == data[n * 1000 : n * 1000 + 1500]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(part, range(64)))
+
+
 def test_unknown_content_is_not_found(target: FullTarget) -> None:
     push_manifest(target)
     with pytest.raises(NotFound):

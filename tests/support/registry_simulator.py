@@ -80,6 +80,8 @@ class Faults(UploadFaults, ListFaults):
     """It goes in pieces of so many bytes, each after so many seconds."""
     redirect: str | None = None
     """GET and HEAD are redirected there; `{path}` in it stands for the path asked for."""
+    blob_redirect: str | None = None
+    """The same for GETs of blobs, which a registry may leave to another host."""
     retag: str | None = None
     """After the next GET by tag, that tag stands for this digest."""
 
@@ -100,6 +102,8 @@ class Faults(UploadFaults, ListFaults):
     """Headers go byte by byte, each after so many seconds."""
     warnings: tuple[str, ...] = ()
     """Warning headers of every answer."""
+    clock: float = 0.0
+    """Seconds by which Date is ahead."""
     error: bytes = b""
     error_headers: dict[str, str] = field(default_factory=dict)
     refusals: int = 0
@@ -157,6 +161,8 @@ class RegistrySimulator:
     ) -> None:
         self.auth, self.contents, self.faults = auth, contents or Contents(), Faults()
         self.requests: list[Seen] = []
+        self.connections = 0
+        """How many were opened."""
         self.tokens: dict[str, set[str]] = {}
         """Each token's scopes, as `repository:NAME:ACTION`."""
         self.uses: Counter[str] = Counter()
@@ -250,8 +256,16 @@ class _Handler(UploadsMixin, ListsMixin, BaseHTTPRequestHandler):
     timeout = 10
     server: _Server
 
+    def setup(self) -> None:
+        """Count the connection."""
+        super().setup()
+        self.server.simulator.connections += 1
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + self.server.simulator.faults.clock)
 
     def _handle(self) -> None:
         length = int(self.headers.get("Content-Length", "0"))
@@ -412,6 +426,8 @@ class _Handler(UploadsMixin, ListsMixin, BaseHTTPRequestHandler):
             self._reply(200, b"{}")
         elif self.faults.redirect is not None and self.command in {"GET", "HEAD"}:
             self._reply(307, Location=self.faults.redirect.replace("{path}", self.path))
+        elif self.faults.blob_redirect is not None and self.command == "GET" and kind == "blobs":
+            self._reply(307, Location=self.faults.blob_redirect.replace("{path}", self.path))
         elif path.endswith("/blobs/uploads/") and self.command == "POST":
             self._start_upload(repository)
         elif kind == "uploads":
@@ -433,15 +449,16 @@ class _Handler(UploadsMixin, ListsMixin, BaseHTTPRequestHandler):
         """Answer a GET with content, as the faults will have it."""
         faults = self.faults
         body = data if faults.body is None else faults.body
-        asked = re.fullmatch(r"bytes=([0-9]+)-", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=([0-9]+)-([0-9]*)", self.headers.get("Range", ""))
         etag = f'"{digest}"' if faults.etag is None else faults.etag
         if self.headers.get("If-Range", etag) != etag or not faults.ranges or "/blobs/" not in self.path:
             asked = None
         start = int(asked[1]) if asked else 0
+        stop = min(int(asked[2]) + 1, len(body)) if asked and asked[2] else len(body)
         if asked and start >= len(body):
-            self._refuse(416, "RANGE_INVALID")
+            self._refuse(416, "RANGE_INVALID", Content_Range=f"bytes */{len(body)}")
             return
-        part = body[slice(start, None) if faults.part is None or not asked else faults.part]
+        part = body[slice(start, stop) if faults.part is None or not asked else faults.part]
         length = str(len(part)) if faults.length is None else faults.length
         self.send_response(206 if asked else 200)
         self.send_header("Content-Type", media_type if faults.media_type is None else faults.media_type)
@@ -450,7 +467,7 @@ class _Handler(UploadsMixin, ListsMixin, BaseHTTPRequestHandler):
             self.send_header("ETag", etag)
         if faults.encoding is not None:
             self.send_header("Content-Encoding", faults.encoding)
-        span = f"bytes {start}-{len(body) - 1}/{len(body)}" if faults.content_range is None else faults.content_range
+        span = f"bytes {start}-{stop - 1}/{len(body)}" if faults.content_range is None else faults.content_range
         if asked and span:
             self.send_header("Content-Range", span)
         if faults.chunked:
