@@ -82,28 +82,40 @@ class Frames:
             NotFound, SizeMismatch, StorageError: a pack cannot be read.
         """
         full = self.with_bases(own) if full is None else full
-        deltas, ids = self.read_deltas(own), own.ids.tobytes()
+        fresh, deltas, ids = self._read_fresh(full), self.read_deltas(own), own.ids.tobytes()
         start, end = full.start.tolist(), (full.start + full.length).tolist()
         found = []
         for n, key in enumerate(zip(full.pack.tolist(), full.frame.tolist(), strict=True)):
-            data = memoryview(self._full(full, n, key))[start[n] : end[n]]
+            data = memoryview(self._full(full, n, key, fresh))[start[n] : end[n]]
             if n in deltas:
                 data = memoryview(self.decode(own, n, deltas.pop(n), data))
             self.check(data, ids[32 * n : 32 * n + 32], own, n)
             found.append(data)
         return found
 
-    def _full(self, full: Located, row: int, key: tuple[int, int]) -> Buffer:
-        """The plain bytes of a chunk's full frame, from memory if it was decoded lately. `key`: its pack and frame."""
+    def _read_fresh(self, full: Located) -> dict[tuple[int, int], memoryview]:
+        """The stored bytes of the full frames, by pack and frame, that are not in memory; neighbours read together."""
+        rows = {key: n for n, key in enumerate(zip(full.pack.tolist(), full.frame.tolist(), strict=True))}
+        fresh = sorted(key for key in rows if key not in self._kept)
+        located = full.take(np.array([rows[key] for key in fresh], np.int64))
+        return dict(zip(fresh, self.read_many(located), strict=True))
+
+    def _full(self, full: Located, row: int, key: tuple[int, int], fresh: dict[tuple[int, int], memoryview]) -> Buffer:
+        """The plain bytes of a chunk's full frame, from memory if it was decoded lately. `key`: its pack and frame;
+        `fresh`: stored bytes that were read.
+        """
 
         def load() -> Buffer:
-            stored = self.read(key[0], int(full.at[row]), int(full.stored[row]))
+            stored: Buffer | None = fresh.pop(key, None)
+            if stored is None:  # it was in memory, but is no more
+                stored = self.read(key[0], int(full.at[row]), int(full.stored[row]))
             return self.decode(full, row, stored)
 
         return self._kept.get(key, load)
 
-    def with_bases(self, own: Located) -> Located:
-        """The same chunks, but for each that lies in a delta frame its base: all of them lie in full frames.
+    def with_bases(self, own: Located, near: Sequence[int] = ()) -> Located:
+        """The same chunks, but for each that lies in a delta frame its base: all of them lie in full frames. `near` are
+        packs where the bases may well be.
 
         Raises:
             CorruptContent: a base lies in no full frame of these packs.
@@ -111,7 +123,7 @@ class Frames:
         deltas = np.flatnonzero(own.kind == FrameKind.DELTA)
         if not len(deltas):
             return own
-        pack, chunk = self._directories.base_places(own.pack[deltas], own.chunk[deltas])
+        pack, chunk = self._directories.base_places(own.pack[deltas], own.chunk[deltas], near)
         full = own.take(np.arange(len(own)))
         full.put(deltas, self._directories.locate(pack, chunk))
         return full
@@ -164,6 +176,11 @@ class _Kept:
         self._frames: OrderedDict[tuple[int, int], Future[Buffer]] = OrderedDict()
         self._bytes = 0
 
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        """Whether a frame is there, or is being decoded."""
+        with self._lock:
+            return key in self._frames
+
     def get(self, key: tuple[int, int], load: Callable[[], Buffer]) -> Buffer:
         with self._lock:
             future = self._frames.get(key)
@@ -198,7 +215,11 @@ class Job:
     def __init__(
         self, frames: Frames, own: Located, full: Located, offset: npt.NDArray[np.int64], apart: npt.NDArray[np.bool_]
     ) -> None:
-        self.frames, self.own, self.full, self.offset, self.apart = frames, own, full, offset, apart
+        self.frames: Frames = frames
+        self.own: Located = own
+        self.full: Located = full
+        self.offset: npt.NDArray[np.int64] = offset
+        self.apart: npt.NDArray[np.bool_] = apart
 
     def __len__(self) -> int:
         return len(self.own)
@@ -267,16 +288,19 @@ class Part(NamedTuple):
     offset: npt.NDArray[np.int64]
 
 
-def in_order(frames: Frames, own: Located, offset: npt.NDArray[np.int64]) -> Iterator[Part]:
-    """Split these chunks, in their order, into parts to read at once with `Frames.chunks`.
+def in_order(
+    frames: Frames, own: Located, offset: npt.NDArray[np.int64], *, near: Sequence[int] = (), most: int = _TASK
+) -> Iterator[Part]:
+    """Split these chunks, in their order, into parts to read at once with `Frames.chunks`: about `most` plain bytes are
+    decoded for each. `near`: see `Frames.with_bases`.
 
     Raises:
         CorruptContent: the base of a delta is missing.
     """
-    full = frames.with_bases(own)
+    full = frames.with_bases(own, near)
     cost = np.where(_repeats(full.pack, full.frame), 0, full.plain)
     cost += np.where(own.kind == FrameKind.DELTA, own.length, 0)
-    for part in _split(cost, _TASK):
+    for part in _split(cost, most):
         yield Part(own.take(part), full.take(part), offset[part])
 
 

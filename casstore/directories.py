@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from casstore import spec
 from casstore.content import RangeReader
+from casstore.digest import ChunkId
 from casstore.diskmap import PackEntry
 from casstore.errors import CorruptContent, DigestMismatch, DocumentError
 from casstore.frame import FrameKind
@@ -28,6 +29,9 @@ from casstore.spec import MIB
 
 _KEPT = 32 * MIB
 """Bytes of directories in memory: those of about 9 GiB of plain bytes."""
+
+_FEW = 64
+"""Bases that are looked for one by one; where more are asked for at once all directories are read."""
 
 Ids = npt.NDArray[np.void]
 """BLAKE3-256 digests, as items of 32 bytes."""
@@ -78,15 +82,15 @@ class Table:
     """A pack's directory, and what follows from it, in columns."""
 
     def __init__(self, directory: PackDirectory) -> None:
-        self.directory = directory
+        self.directory: PackDirectory = directory
         self.ids: Ids = np.frombuffer(directory.ids, "V32")
-        self.frame = directory.chunk_frames().astype(np.uint32)
+        self.frame: npt.NDArray[np.uint32] = directory.chunk_frames().astype(np.uint32)
         """Per chunk, the frame that it lies in."""
         starts: npt.NDArray[np.int64] = np.cumsum(directory.lengths, dtype=np.int64) - directory.lengths
-        self.start = (starts - starts[directory.first_chunk[:-1]][self.frame]).astype(np.uint32)
+        self.start: npt.NDArray[np.uint32] = (starts - starts[directory.first_chunk[:-1]][self.frame]).astype(np.uint32)
         """Per chunk, where it starts in its frame's plain bytes."""
-        self.at = directory.frame_offsets()
-        self.plain = directory.plain_lengths()
+        self.at: npt.NDArray[np.int64] = directory.frame_offsets()
+        self.plain: npt.NDArray[np.int64] = directory.plain_lengths()
 
     @property
     def bytes(self) -> int:
@@ -103,6 +107,14 @@ class Table:
         """The bases of some delta frames."""
         ids: Ids = np.frombuffer(self.directory.base_ids, "V32")[self.directory.deltas_before[frames]]
         return ids
+
+    def find_full(self, chunk_id: ChunkId) -> int:
+        """The first chunk of this digest in a full frame; -1 where there is none."""
+        start = np.frombuffer(self.directory.ids, "<u8")[::4]
+        alike = np.flatnonzero(start == np.frombuffer(chunk_id, "<u8", 1)[0])
+        full = alike[self.directory.kinds[self.frame[alike]] != FrameKind.DELTA]
+        found = full[self.ids[full] == np.frombuffer(chunk_id, "V32")[0]]
+        return int(found[0]) if len(found) else -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +162,7 @@ class Directories(Sequence[PackDirectory]):
         self._kept: OrderedDict[int, Table] = OrderedDict()
         self._bytes = 0
         self._bases: Bases | None = None
+        self._looked_at = 0
 
     def __len__(self) -> int:
         return len(self._packs)
@@ -206,9 +219,10 @@ class Directories(Sequence[PackDirectory]):
         return found
 
     def base_places(
-        self, pack: npt.NDArray[np.int64], chunk: npt.NDArray[np.int64]
+        self, pack: npt.NDArray[np.int64], chunk: npt.NDArray[np.int64], near: Sequence[int] = ()
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """(pack, chunk) per chunk: its own where it lies in a full frame, in a delta frame those of its base.
+        """(pack, chunk) per chunk: its own where it lies in a full frame, in a delta frame those of its base. `near`
+        are packs where the bases may well be.
 
         Raises:
             CorruptContent: a base lies in no full frame of these packs.
@@ -221,14 +235,43 @@ class Directories(Sequence[PackDirectory]):
             mine = chunk[rows]
             delta = table.deltas()[mine]
             frames = table.frame[mine[delta]]
-            bases, found = self.bases(), self.bases().rows(table.base_ids(frames))
-            if (bases.pack[found] < 0).any():
-                bad = int(np.flatnonzero(bases.pack[found] < 0)[0])
+            ids = table.base_ids(frames)
+            base_pack, base_chunk = self._places(ids, near)
+            if (base_pack < 0).any():
+                bad = int(np.flatnonzero(base_pack < 0)[0])
                 raise CorruptContent(
                     f"pack {self._packs[n].digest} frame {frames[bad]}: its base chunk"
-                    f" {bases.ids[found[bad]].tobytes().hex()} is in none of the snapshot's packs, in a full frame"
+                    f" {ids[bad].tobytes().hex()} is in none of the snapshot's packs, in a full frame"
                 )
-            pack[rows[delta]], chunk[rows[delta]] = bases.pack[found], bases.chunk[found]
+            pack[rows[delta]], chunk[rows[delta]] = base_pack, base_chunk
+        return pack, chunk
+
+    def _places(self, ids: Ids, near: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Where these bases lie, which deltas of these packs name; -1 for a pack where there is none."""
+        # To look for them one by one must not read more, in the long run, than to go through all directories twice.
+        if self._bases is None and len(ids) <= _FEW and self._looked_at <= 2 * len(self):
+            return self._look_for(ids, near)
+        bases = self.bases()
+        found = bases.rows(ids)
+        return bases.pack[found], bases.chunk[found]
+
+    def _look_for(self, ids: Ids, near: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """As _places, with no more directories read than it takes."""
+        pack, chunk = np.full(len(ids), -1, np.int64), np.full(len(ids), -1, np.int64)
+        wanted = {n: ChunkId(each.tobytes()) for n, each in enumerate(ids)}
+        with self._lock:
+            kept = [*reversed(self._kept)]
+        for n in dict.fromkeys((*kept, *near, *range(len(self)))):
+            with self._lock:
+                self._looked_at += n not in self._kept
+            table = self.table(n)
+            for row, chunk_id in list(wanted.items()):
+                found = table.find_full(chunk_id)
+                if found >= 0:
+                    pack[row], chunk[row] = n, found
+                    del wanted[row]
+            if not wanted:
+                break
         return pack, chunk
 
 

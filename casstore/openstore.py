@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from casstore import permissions
+from casstore import log, permissions
 from casstore.catalog import Entry
 from casstore.derived import Derived
 from casstore.digest import Digest
@@ -23,10 +24,13 @@ from casstore.trash import vanished_text
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from casstore.growth import Forest
+    from casstore.opened import Opened
     from casstore.removal import PruneReport, Removed, TakenBack
     from casstore.retention import Policy
     from casstore.stats import StoreStats
     from casstore.trash import RemovedRef
+    from casstore.trust.trust import Trust
 
 
 class OpenStore:
@@ -36,6 +40,7 @@ class OpenStore:
         self._directory = directory
         self._derived = Derived.open(directory)
         self._catalog = self._derived.catalog
+        log.debug("store", "%s: opened%s", directory.path, ", read-only" if directory.read_only else "")
 
     def close(self) -> None:
         """Close the catalog."""
@@ -116,6 +121,28 @@ class OpenStore:
         digest, names = self._resolve(selector)
         return self._read(digest, names)
 
+    @contextmanager
+    def look_into(self, selector: str, trust: Trust | None = None) -> Iterator[Opened]:
+        """A snapshot to be looked into, by name, digest, id or prefix: its disk is read as far as it is asked for.
+        Until the context ends gc takes none of its blobs.
+
+        Raises:
+            UntrustedContent: its signatures here are not what `trust` asks for.
+            As `open_snapshot`.
+        """
+        from casstore.artifact import Artifact
+        from casstore.opened import Opened
+        from casstore.trust.gate import gate_at, gate_stored
+        from casstore.trust.scopes import STORE
+
+        snapshot = self.open_snapshot(selector)
+        with snapshot.rely(snapshot.needs):
+            gate = gate_at(STORE, trust)
+            if gate is not None:
+                gate_stored(gate, self._directory, snapshot.root)
+            artifact = Artifact.of_documents(snapshot.blobs, snapshot.artifact_manifest)
+            yield Opened(snapshot.names[0], artifact)
+
     def entry(self, selector: str) -> Entry:
         """What the catalog knows of a snapshot; raises as `get`."""
         return self._entry(self._resolve(selector)[0])
@@ -131,6 +158,21 @@ class OpenStore:
         self._catch_up()
         chosen = None if selectors is None else list(dict.fromkeys(self._resolve(each)[0] for each in selectors))
         return stats(self._catalog, chosen)
+
+    def tree(self, selector: str | None = None) -> Forest:
+        """Which snapshot came from which, and what each step added: of all, or of one with all that it comes from and
+        all that comes from it.
+
+        Raises:
+            As `get`.
+        """
+        from casstore.growth import tree
+
+        self._catch_up()
+        if selector is None:
+            return tree(self._catalog)
+        digest, _ = self._resolve(selector)
+        return tree(self._catalog).around(digest)
 
     def lineage(self, selector: str) -> Sequence[Entry | str]:
         """The snapshot's ancestors, nearest first; the last is an id where an ancestor is not in the store.

@@ -194,14 +194,14 @@ class Store(ExchangingStore):
         self._catch_up()
         return self._catalog.count()
 
-    def gc(self, *, dry_run: bool = False, keep_trash: float | None = None) -> GcReport:
+    def gc(self, *, dry_run: bool = False, keep_trash: float | None = None, progress: Progress = silent) -> GcReport:
         """Remove what nothing needs, and the trash, but for refs that were removed less than `keep_trash` seconds ago.
 
         Raises:
             CorruptContent: a manifest is damaged, so what it needs cannot be known.
             StoreLocked: another process does not let go of the store.
         """
-        report = collect(self._directory, dry_run=dry_run, keep_trash=keep_trash)
+        report = collect(self._directory, dry_run=dry_run, keep_trash=keep_trash, progress=progress)
         if self._catalog.in_memory and not self.read_only:  # for want of space; there may be some now
             self._catalog.close()
             self._derived = Derived.open(self._directory)

@@ -102,22 +102,24 @@ class StoreDirectory:
     """An open store directory; use `open`."""
 
     def __init__(self, path: str, options: StoreOptions, *, read_only: str | None) -> None:
-        self.path, self.options, self.read_only = path, options, read_only is not None
-        self.is_new = False
+        self.path: str = path
+        self.options: StoreOptions = options
+        self.read_only: bool = read_only is not None
+        self.is_new: bool = False
         """Whether it was made by this opening."""
-        self.is_unasked = False
+        self.is_unasked: bool = False
         """Whether it was, and nobody said who may read it."""
         self._why_read_only = read_only
         self._locks = StoreLocks(path, wait=options.wait)
-        self.durability = options.durability
-        self.blobs = BlobDirectory(os.path.join(path, "blobs", "sha256"))
-        self.trash = Trash(os.path.join(path, "trash"), options.durability)
-        self.tmp = os.path.join(path, "tmp")
-        self.refs = Refs(os.path.join(path, "refs"), self.trash, options.durability)
-        self.index = StoreIndex(path, options.durability)
+        self.durability: Durability = options.durability
+        self.blobs: BlobDirectory = BlobDirectory(os.path.join(path, "blobs", "sha256"))
+        self.trash: Trash = Trash(os.path.join(path, "trash"), options.durability)
+        self.tmp: str = os.path.join(path, "tmp")
+        self.refs: Refs = Refs(os.path.join(path, "refs"), self.trash, options.durability)
+        self.index: StoreIndex = StoreIndex(path, options.durability)
         self.follow: Callable[[], object] = lambda: self.derive_index(self.read())
         """Derives, with refs.lock held, what follows from the refs; False where some of it has no file."""
-        self.is_changing = False
+        self.is_changing: bool = False
         """Whether this process holds refs.lock to change refs."""
 
     @classmethod
@@ -373,6 +375,10 @@ class StoreDirectory:
     def fetch(self, descriptor: Descriptor) -> Reader:
         """Open content; see Fetcher."""
         return self.blobs.fetch(descriptor)
+
+    def read_range(self, descriptor: Descriptor, offset: int, length: int) -> bytes:
+        """A part of content; see RangeReader."""
+        return self.blobs.read_range(descriptor, offset, length)
 
     def exists(self, descriptor: Descriptor) -> bool:
         """Whether a blob is stored, or kept of an interrupted transfer; see Prober. Nothing is locked or changed."""

@@ -81,9 +81,8 @@ def test_chunks_and_their_bases(seed: int) -> None:
     made = mixed(seed)
     artifact = made.artifact
     places = [(pack, chunk) for pack, chunks in enumerate(made.chunks) for chunk in range(len(chunks))]
-    packs, chunks = artifact.directories.base_places(
-        *(np.array(column, np.int64) for column in zip(*places, strict=True))
-    )
+    pack_column, chunk_column = (np.array(column, np.int64) for column in zip(*places, strict=True))
+    packs, chunks = artifact.directories.base_places(pack_column, chunk_column)
     for (pack, chunk), base in zip(places, zip(packs.tolist(), chunks.tolist(), strict=True), strict=True):
         directory = artifact.directories[pack]
         base_id = directory.base_of(directory.frame_of(chunk))
