@@ -26,7 +26,7 @@ _NS: Final = 1_000_000_000
 
 
 class Kind(Enum):
-    """What a file is."""
+    """What a file is; as text in words, as `block device`."""
 
     FILE = stat.S_IFREG
     DIRECTORY = stat.S_IFDIR
@@ -35,6 +35,9 @@ class Kind(Enum):
     BLOCK_DEVICE = stat.S_IFBLK
     FIFO = stat.S_IFIFO
     SOCKET = stat.S_IFSOCK
+
+    def __str__(self) -> str:
+        return self.name.lower().replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

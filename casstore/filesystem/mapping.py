@@ -7,6 +7,7 @@ root says, and at most five steps. So whatever the blocks of a tree name, each o
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ ReadBlock = Callable[[int], bytes]
 
 _EXTENT_MAGIC: Final = 0xF30A
 _HEAD: Final = struct.Struct("<HHHH")  # magic, entries, most entries, depth; four bytes follow
+_FIRST: Final = struct.Struct("<I8x")  # the block in the file that an entry of either kind begins with
 _ENTRY: Final = struct.Struct("<IHHI")  # a leaf: block in the file, length, start (high), start (low)
 _INDEX: Final = struct.Struct("<IIH")  # block in the file, child (low), child (high); two bytes follow
 _SIZE: Final = 12  # of a head and of every entry
@@ -46,10 +48,10 @@ def by_extents(root: bytes, block: int, read: ReadBlock, subject: str) -> Run:
     node, depth, end = root, None, _MOST_BLOCKS
     while True:
         count, depth = _head(node, depth, subject)
-        starts = [struct.unpack_from("<I", node, _SIZE * (n + 1))[0] for n in range(count)]
-        if any(starts[n] >= starts[n + 1] for n in range(count - 1)):
+        starts = [start for (start,) in _FIRST.iter_unpack(node[_SIZE : _SIZE * (count + 1)])]
+        if starts != sorted(set(starts)):
             raise _damaged(subject, "extents in order", "others")
-        following = next((n for n in range(count) if starts[n] > block), count)
+        following = bisect_right(starts, block)
         if following < count:
             end = min(end, starts[following])
         if following == 0:

@@ -30,7 +30,8 @@ class FileReader:
     """An open file or block device of `size` bytes. Its descriptor is the caller's, and may be read only."""
 
     def __init__(self, fd: int, size: int, *, subject: str) -> None:
-        self._fd, self.size, self._subject = fd, size, subject
+        self.size: int = size
+        self._fd, self._subject = fd, subject
 
     def read_at(self, offset: int, length: int, /) -> bytes:
         """See DiskReader. Raises SourceError."""
@@ -60,7 +61,8 @@ class SourceReader:
     def __init__(self, source: DiskSource) -> None:
         if source.in_order or source.size is None:
             raise UsageError(f"{source.subject}: expected a file or block device, got a pipe")
-        self._source, self.size = source, source.size
+        self.size: int = source.size
+        self._source = source
 
     def read_at(self, offset: int, length: int, /) -> bytes:
         """See DiskReader. Raises SourceError."""

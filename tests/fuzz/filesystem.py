@@ -23,7 +23,7 @@ _IMAGES = ("plain", "old", "sums")
 """With inline data; with block maps instead of extents; with checksums and a journal."""
 _LINE = 64
 _LONG = 16 * KIB
-_BOUNDS = Bounds(read_bytes=32 * MIB, entries=5000, directories=500, depth=32, seconds=8)
+_BOUNDS = Bounds(read_bytes=32 * MIB, entries=5000, directories=500, depth=32, extents=20_000, seconds=8)
 
 
 class _Image(NamedTuple):
@@ -108,6 +108,11 @@ def _look(files: ExtFilesystem, path: bytes, entry: Entry) -> None:
     elif node.kind is Kind.FILE and not node.is_encrypted:
         assert len(files.read(node, 0, 64 * KIB)) == min(node.size, 64 * KIB)
         assert len(files.read(node, max(node.size - 10, 0), 100)) <= 10
+        at = 0
+        for offset, disk, length in files.extents(node):
+            assert at <= offset < offset + length <= node.size
+            assert disk is None or disk >= 0
+            at = offset + length
 
 
 def _content(data: bytes) -> None:
