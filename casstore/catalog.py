@@ -23,11 +23,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from casstore import durable, queries, spec, tables
+from casstore import durable, log, queries, spec, tables
 from casstore.digest import ChunkId, Digest
 from casstore.errors import CasstoreError, StoreLocked
 from casstore.names import SnapshotName
-from casstore.queries import Entry
+from casstore.queries import Entry, Step
 
 if TYPE_CHECKING:
     from casstore.artifact import Artifact
@@ -90,6 +90,7 @@ class Catalog:
                 f"catalog {self._path!r}: held by another process for more than {self._wait:g} s; try again, or wait"
                 " longer"
             ) from error
+        log.info("store", "catalog %s: made anew%s: %s", self._path, ", in memory" if in_memory else "", error)
         if self._path is not None and code in _DAMAGED:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -202,6 +203,8 @@ class Catalog:
             sound = {name: digest for name, digest in refs.items() if digest not in failed}
             new = {name: digest for name, digest in sound.items() if known.get(name) != digest}
             tables.update_refs(db, new, known.keys() - sound.keys())
+            told = (len(new), len(known.keys() - sound.keys()), len(failed))
+            log.debug("store", "catalog %s: %s names new, %s gone, %s cannot be loaded", self._path, *told)
             self._remember({**facts(), tables.REFS: tables.fingerprint(sound)})
         return {SnapshotName(name): failed[digest] for name, digest in refs.items() if digest in failed}
 
@@ -269,6 +272,16 @@ class Catalog:
         line = [Digest(row[0]) for row in self._all(query, (digest.hex, self.count()))]
         found = {entry.digest: entry for entry in self.entries(line)}
         return [found[ancestor] for ancestor in line if ancestor in found]
+
+    def steps(self) -> tuple[list[Entry], dict[Digest, Step]]:
+        """All snapshots, newest first, and what each of them adds."""
+
+        def read() -> tuple[list[Entry], dict[str, Step]]:
+            with self._transaction("DEFERRED") as db:
+                return queries.entries(db, None), queries.steps(db)
+
+        entries, steps = self._healed(read)
+        return entries, {Digest(hex_): step for hex_, step in steps.items()}
 
     def find(self, prefix: str) -> list[Digest]:
         """The artifacts whose digest or id starts with these hexadecimal digits."""

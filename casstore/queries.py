@@ -6,6 +6,8 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from casstore import spec, tables
@@ -51,6 +53,18 @@ class Entry:
     def called(self) -> tuple[str, str]:
         """What children call it: the id, and what its own form of the manifest says."""
         return str(self.id), self.manifest.known_as
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a snapshot adds, in bytes of blobs."""
+
+    parent: Digest | None
+    """The snapshot here that it names as its parent; of several that are called alike the newest."""
+    added: int
+    """Bytes of the blobs that its parent has not; of one without a parent here, of all its blobs."""
+    new: int
+    """Bytes of the blobs that no snapshot from before it has. Those of all snapshots add up to what is stored."""
 
 
 def lookup(db: sqlite3.Connection, ids: Sequence[ChunkId]) -> dict[ChunkId, list[Place]]:
@@ -138,6 +152,40 @@ def entries(db: sqlite3.Connection, wanted: Sequence[str] | None) -> list[Entry]
     result.sort(key=lambda entry: entry.digest.hex)
     result.sort(key=lambda entry: entry.manifest.created_at, reverse=True)
     return result
+
+
+_PARENTS = """
+SELECT key, (
+    SELECT up.key FROM artifacts AS up
+    WHERE (up.known_as = mine.parent OR (up.id = substr(mine.parent, 8) AND mine.parent GLOB 'sha256:*'))
+        AND up.key <> mine.key
+    ORDER BY up.created_at DESC, up.digest LIMIT 1
+) FROM artifacts AS mine WHERE parent NOTNULL
+"""
+
+
+def steps(db: sqlite3.Connection) -> dict[str, Step]:
+    """Of each artifact, by its hexadecimal digest."""
+    digests: dict[int, str] = dict(db.execute("SELECT key, digest FROM artifacts"))
+    parents = {child: parent for child, parent in db.execute(_PARENTS) if parent is not None}
+    added: dict[int, int] = dict(db.execute("SELECT key, size FROM artifacts"))
+    new = dict(added)
+    # A digest that is listed as two kinds of blob is stored once. Keys are in the order of time.
+    query = (
+        "SELECT b.digest, b.size, u.artifact FROM blobs AS b JOIN uses AS u ON u.blob = b.key"
+        " GROUP BY b.digest, u.artifact ORDER BY b.digest, u.artifact"
+    )
+    for _, rows in groupby(db.execute(query), itemgetter(0)):
+        users = {artifact: size for _, size, artifact in rows}
+        new[next(iter(users))] += next(iter(users.values()))
+        for artifact, size in users.items():
+            if parents.get(artifact) not in users:
+                added[artifact] += size
+    found = {}
+    for key, hex_ in digests.items():
+        parent = digests.get(parents.get(key, -1))
+        found[hex_] = Step(None if parent is None else Digest(parent), added[key], new[key])
+    return found
 
 
 _Details = tuple[dict[int, list[str]], dict[int, int], dict[str, int]]
