@@ -13,6 +13,7 @@ up on the way out. A second one ends the process at once; gc clears away what th
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import threading
@@ -33,14 +34,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INSIST = 0.01  # seconds
 
 
+Advise = Callable[[BaseException], str | None]
+
+
 class Stopped(BaseException):
     """A signal asked to stop. No Exception, so that nothing on the way takes it for a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
-        self.number = number
-        self.exit_code = 128 + number
-        self.advice = ""
+        self.number: int = number
+        self.exit_code: int = 128 + number
+        self.advice: str = ""
         """What becomes of the work, where there is more to say than that it was stopped."""
 
 
@@ -57,23 +61,28 @@ def stopping(advice: str) -> Iterator[None]:
 class Report:
     """Says on stderr what went wrong: as a line, or as a JSON object."""
 
-    def __init__(self, *, as_json: bool, debug: bool, color: bool) -> None:
-        self._as_json, self._debug, self._color = as_json, debug, color
+    def __init__(self, *, as_json: bool, debug: bool, color: bool, advise: Advise = lambda _: None) -> None:
+        """`advise` knows the command to type next after an error, where there is one."""
+        self._as_json, self._debug, self._color, self._advise = as_json, debug, color, advise
 
     @classmethod
-    def for_arguments(cls, args: Sequence[str], *, color: bool) -> Report:
+    def for_arguments(cls, args: Sequence[str], *, color: bool, advise: Advise = lambda _: None) -> Report:
         """As the arguments want it, even those that could not be parsed."""
         words = args[: args.index("--")] if "--" in args else args
         pairs = set(zip(words, words[1:]))  # noqa: B905, RUF007
         as_json = not pairs.isdisjoint({("--format", "json"), ("--progress", "json")})
         as_json = as_json or not {"--json", "--format=json", "--progress=json"}.isdisjoint(words)
-        return cls(as_json=as_json, debug="--debug" in words, color=color)
+        return cls(as_json=as_json, debug="--debug" in words, color=color, advise=advise)
 
-    def tell(self, kind: str, message: str, exit_code: int, *, hint: str = "", reasons: Sequence[str] = ()) -> int:
-        """Report an error; returns its exit code. Its `reasons` are for programs."""
-        message = without_private(message)
+    def tell(
+        self, kind: str, message: str, exit_code: int, *, hint: str = "", reasons: Sequence[str] = (), next_: str = ""
+    ) -> int:
+        """Report an error; returns its exit code. Its `reasons` are for programs; `next_` is the command to type."""
+        message, next_ = without_private(message), without_private(next_)
+        hint = f"Try: {next_}" if next_ else hint
         if self._as_json:
-            more = {"reasons": list(reasons)} if reasons else {}
+            more: dict[str, object] = {"reasons": list(reasons)} if reasons else {}
+            more |= {"try": next_} if next_ else {}
             click.echo(line(error=kind, message=message, exit_code=exit_code, **more), err=True)
         else:
             head = click.style("error: ", fg="red", bold=True)
@@ -88,10 +97,10 @@ class Report:
         if isinstance(error, CasstoreError):
             text = "; ".join([str(error), *getattr(error, "__notes__", ())])
             reasons = error.reasons if isinstance(error, UntrustedContent) else ()
-            return self.tell(type(error).__name__, text, error.exit_code, reasons=reasons)
+            return self.tell(type(error).__name__, text, error.exit_code, reasons=reasons, next_=self._next(error))
         if isinstance(error, click.UsageError):
             hint = f"Try: {_instead(error) or f'{error.ctx.command_path} --help'}" if error.ctx else ""
-            return self.tell("UsageError", error.format_message(), error.exit_code, hint=hint)
+            return self.tell("UsageError", _said(error), error.exit_code, hint=hint, next_=self._next(error))
         if isinstance(error, click.ClickException):
             return self.tell(type(error).__name__, error.format_message(), error.exit_code)
         if isinstance(error, Stopped):
@@ -101,22 +110,36 @@ class Report:
             return self.tell("Stopped", "expected an answer, got the end of the input", 1)
         if isinstance(error, OSError):
             where = f"{error.filename!r}: " if error.filename else ""
-            return self.tell("StorageError", f"{where}{error.strerror or error}", StorageError.exit_code)
+            text = f"{where}{error.strerror or error}"
+            return self.tell("StorageError", text, StorageError.exit_code, next_=self._next(error))
         if isinstance(error, MemoryError):
             return self.tell("MemoryError", "not enough memory: give it more, or let it work with fewer --workers", 1)
         hint = "" if self._debug else "Run it again with --debug before the verb for a traceback, and report it."
         return self.tell("InternalError", f"unexpected {type(error).__name__}: {error}", 1, hint=hint)
 
+    def _next(self, error: Exception) -> str:
+        """The command to type next. The run has failed: to find none must not fail it once more."""
+        try:
+            return self._advise(error) or ""
+        except Exception:  # noqa: BLE001
+            return ""
+
+
+def _said(error: click.UsageError) -> str:
+    """What click says, in one line; of an option for every verb, that its place is before it."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        root = error.ctx.find_root().command
+        if any(error.option_name in param.opts and not param.is_eager for param in root.params):
+            return f"No such option '{error.option_name}'. It goes before the verb."
+    return re.sub(r"\n\t?", " ", error.format_message())
+
 
 def _instead(error: click.UsageError) -> str | None:
-    """The words that were meant, where it is plain: options for every verb go before it, and push signs with --sign."""
+    """The words that were meant, where it is plain: push signs with --sign."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return None
-    root, words, option = error.ctx.find_root(), error.ctx.command_path, error.option_name
-    name, _, verb = words.partition(" ")
-    if any(option in param.opts and not param.is_eager for param in root.command.params) and verb:
-        return f"{name} {option} ... {verb}"
-    return f"{words} --sign ..." if option == "--key" and verb == "push" else None
+    words = error.ctx.command_path
+    return f"{words} --sign ..." if error.option_name == "--key" and words.endswith(" push") else None
 
 
 def printable_trace(error: BaseException) -> str:

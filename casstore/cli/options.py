@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar, cast
@@ -16,8 +18,15 @@ from click.shell_completion import CompletionItem
 from casstore.cli.env import Settings
 from casstore.cli.progress import KINDS
 from casstore.cli.session import Session
+from casstore.spec import ANNOTATION_REF_NAME
 
 F = TypeVar("F", bound=Callable[..., object])
+
+_INDEX = 16 << 20
+"""Bytes of an index.json that are read to complete a tag."""
+_REFERRER = re.compile(r"sha256-[0-9a-f]{64}", re.ASCII)
+"""What signatures are kept under begins so."""
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 def read_as(parse: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -40,7 +49,7 @@ class BareOption(click.Option):
 
     def __init__(self, *args: Any, bare: str, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.bare = bare
+        self.bare: str = bare
 
     def takes(self, value: str) -> bool:
         """Whether a word is one of its values."""
@@ -56,7 +65,7 @@ class GroupedOption(click.Option):
 
     def __init__(self, *args: Any, heading: str, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.heading = heading
+        self.heading: str = heading
 
 
 @contextlib.contextmanager
@@ -76,7 +85,7 @@ class Verb(click.Command):
 
     def __init__(self, *args: Any, examples: str = "", **options: Any) -> None:
         super().__init__(*args, **options)
-        self.examples = [line.strip() for line in examples.strip().splitlines()]
+        self.examples: list[str] = [line.strip() for line in examples.strip().splitlines()]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, with the values that BareOptions leave out filled in."""
@@ -119,6 +128,18 @@ class VerbGroup(Verb, click.Group):
         """Write the options, and the commands."""
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
+
+
+def summary(command: click.Command, width: int) -> str:
+    """The first sentence of a help text, or so much of it as fits and still is one."""
+    text = " ".join((command.help or "").partition("\n\n")[0].split())
+    text = re.split(r"(?<=[.?]) ", text, maxsplit=1)[0]
+    for pause in ("[;:]", "[;:,]"):
+        if len(text) <= width:
+            break
+        shorter = [f"{text[: found.start()]}." for found in re.finditer(f"{pause} ", text) if found.start() < width]
+        text = shorter[-1] if shorter else text
+    return text
 
 
 def verb(name: str, *, examples: str = "") -> Callable[[Callable[..., object]], Verb]:
@@ -167,12 +188,32 @@ def quiet_option(function: F) -> F:
 
 
 def json_option(function: F) -> F:
-    """--json, which may also be spelled --format json, as microsandbox does."""
+    """--json, which may also be spelled --format json, as microsandbox does; and --format with a template."""
+
+    def callback(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is None or not isinstance(ctx.obj, Session):
+            return
+        ctx.obj.as_json = True
+        if value != "json":
+            from casstore.cli.outputs import outputs
+            from casstore.cli.template import Template
+
+            template = Template.parse(value, outputs(ctx.command_path.partition(" ")[2]))
+            if not template.fields:
+                raise click.UsageError(
+                    f"--format: expected json, or a template with fields in single braces, as {{digest}}, got {value!r}"
+                )
+            ctx.obj.template = template
+
     flag = click.option(
         "--json", is_flag=True, expose_value=False, callback=_set("as_json"), help="Write one JSON document."
     )
     spelled = click.option(
-        "--format", type=click.Choice(["json"]), hidden=True, expose_value=False, callback=_set("as_json")
+        "--format",
+        metavar="TEMPLATE",
+        expose_value=False,
+        callback=callback,
+        help="Write what a template makes of that document, as '{digest}'; or json.",
     )
     return flag(spelled(function))
 
@@ -220,13 +261,39 @@ def selector(name: str = "snapshot", *, nargs: int = 1, required: bool = True) -
 
 
 def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names in the store, for the shell: from refs/ alone, without opening the store."""
+    """The names in the store, for the shell: from refs/ alone, without opening the store; the tags after `oci:DIR:`."""
+    if incomplete.startswith("oci:"):
+        return _complete_layout(incomplete)
     settings = Settings.read(store=ctx.find_root().params.get("store"))
     try:
         names = sorted(os.listdir(os.path.join(settings.store, "refs")))
     except OSError:
         return []
-    return [CompletionItem(name) for name in names if name.startswith(incomplete) and name[:1].isalnum()]
+    shown = [name for name in names if name[:1].isalnum() and not _REFERRER.match(name)]
+    return [CompletionItem(name) for name in shown if name.startswith(incomplete)]
+
+
+def complete_places(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The tags after `oci:DIR:`, where no name of the store may stand."""
+    return complete_names(ctx, parameter, incomplete) if incomplete.startswith("oci:") else []
+
+
+def _complete_layout(incomplete: str) -> list[CompletionItem]:
+    """The tags of an OCI layout, from its index.json alone; before the second colon, directories."""
+    folder, colon, start = incomplete.removeprefix("oci:").rpartition(":")
+    if not colon:
+        return [CompletionItem(incomplete, type="dir")]
+    try:
+        path = os.path.join(folder, "index.json")
+        if not os.path.isfile(path):  # to open a FIFO would hang the shell
+            return []
+        with open(path, "rb") as file:
+            entries = json.loads(file.read(_INDEX))["manifests"]
+        tags = {entry.get("annotations", {}).get(ANNOTATION_REF_NAME) for entry in entries}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return []
+    shown = sorted(tag for tag in tags if isinstance(tag, str) and _TAG.fullmatch(tag) and tag.startswith(start))
+    return [CompletionItem(f"oci:{folder}:{tag}") for tag in shown if not tag.startswith("sha256-")]
 
 
 def label_filters(labels: Sequence[str], option: str = "--label") -> list[tuple[str, str | None]]:
@@ -252,5 +319,7 @@ def parse_labels(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise click.UsageError(f"invalid --label {text!r}: expected K=V")
+        if any("\ud800" <= char <= "\udfff" for char in text):  # a byte of the command line that is not UTF-8
+            raise click.UsageError(f"invalid --label {text!r}: expected UTF-8")
         pairs.append((key, value))
     return tuple(pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from casstore.cli.env import Settings
 from casstore.errors import UsageError
 
 if TYPE_CHECKING:
+    from casstore.cli.template import Template
     from casstore.durable import Durability
     from casstore.store import Store
     from casstore.storedir import StoreOptions
@@ -27,7 +28,9 @@ class Session:
     durable: bool = True
     wait: float = 60.0
     as_json: bool = False
-    """--json was given: stdout is one JSON document."""
+    """--json or --format was given: stdout is one JSON document, or what a template makes of it."""
+    template: Template | None = None
+    """--format, unless that is `json`."""
     quiet: bool = False
     """-q was given: stderr is for errors only."""
     progress_kind: str = "auto"
@@ -91,6 +94,18 @@ class Session:
         """Write a line of data to stdout. The caller has escaped what came from elsewhere."""
         click.echo(text)
 
+    def emit_document(self, **content: Any) -> None:
+        """Write a JSON document of the given fields to stdout, with its version; or what --format makes of it.
+
+        Raises:
+            UsageError: the template names a field that it has not.
+        """
+        if self.template is None:
+            self.emit(render.document(**content))
+            return
+        for line in self.template.lines({"version": render.JSON_VERSION, **content}):
+            self.emit(line)
+
     def say(self, text: str) -> None:
         """Tell people something, on stderr."""
         if not self.quiet:
@@ -104,9 +119,17 @@ class Session:
         """Tell people, on stderr, that one of several things failed."""
         self._talk("error", text)
 
+    def trace(self, text: str) -> None:
+        """Tell people, on stderr, what happens inside; only --debug asks for it."""
+        self._talk("debug", text)
+
     def _talk(self, kind: str, text: str) -> None:
         # With --json an error that ends the run is a JSON object on stderr: so is all that comes before it.
-        (progress.Objects() if self.as_json else self.display).say(kind, text)
+        (progress.Objects() if self._all_json else self.display).say(kind, text)
+
+    @property
+    def _all_json(self) -> bool:
+        return self.as_json and self.template is None
 
     def show_progress(self, kind: str) -> None:
         """Take --progress."""
