@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from casstore.progress import Progress
+from casstore.progress import Cancellation, Progress
 
 Result = TypeVar("Result")
-
-
-class _Stopped(BaseException):
-    """The call was cancelled. No Exception, so that nothing on the way takes it for a failure."""
 
 
 def start(work: Callable[[Progress], Result]) -> asyncio.Task[Result]:
@@ -35,21 +30,17 @@ def start(work: Callable[[Progress], Result]) -> asyncio.Task[Result]:
 
 
 async def _finish(loop: asyncio.AbstractEventLoop, work: Callable[[Progress], Result]) -> Result:
-    cancelled = threading.Event()
-
-    def go_on() -> None:
-        if cancelled.is_set():
-            raise _Stopped
+    cancellation = Cancellation()
 
     def run() -> Result:
-        go_on()  # it may have waited for a thread
-        return work(lambda _: go_on())
+        cancellation.check("waiting")  # for a thread
+        return work(cancellation)
 
     thread = loop.run_in_executor(None, contextvars.copy_context().run, run)
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
-        cancelled.set()
+        cancellation.cancel()
         await _end_of(thread)
         raise
 
