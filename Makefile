@@ -44,9 +44,10 @@ fix: $(READY)
 	$(BIN)/ruff format .
 
 docs: $(READY)-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-demo: $(READY)
+# The demo installs nothing but Python packages: what the tests need besides is large.
+demo: $(or $(wildcard $(READY)),$(VENV)/demo-$(VERSION))
 	PATH="$(abspath $(BIN)):$$PATH" ./demo.sh
 
 bench: $(READY)
@@ -57,18 +58,29 @@ package: $(READY)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) .cache/fuzz .cache/microsandbox .cache/verifiers build dist site demo-work .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache/fuzz .cache/microsandbox .cache/verifiers .cache/browser build dist site demo-work .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find casstore tests docs -name __pycache__ -prune -exec rm -rf {} +
 
+define CHECK_PYTHON
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "casstore needs Python 3.11 or newer, and '$(PYTHON)' is '$(VERSION)': try make PYTHON=python3.12" >&2; exit 1; }
+endef
+
 # The stamp carries the interpreter's version, so that another PYTHON makes a new environment.
-$(READY): pyproject.toml .ci/install-peers.sh .ci/install-microsandbox.sh .ci/install-verifiers.sh
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "casstore needs Python 3.11 or newer, and '$(PYTHON)' is '$(VERSION)': try make PYTHON=python3.12" >&2; exit 1; }
+$(READY): pyproject.toml .ci/install-peers.sh .ci/install-microsandbox.sh .ci/install-node-packages.sh
+	$(CHECK_PYTHON)
 	PYTHON=$(PYTHON) .ci/install-peers.sh test
 	PYTHON=$(PYTHON) .ci/install-microsandbox.sh
-	.ci/install-verifiers.sh
+	.ci/install-node-packages.sh
 	$(PYTHON) -m venv $(if $(wildcard $(READY)),,--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
+	@touch $@
+
+$(VENV)/demo-$(VERSION): pyproject.toml .ci/install-peers.sh
+	$(CHECK_PYTHON)
+	PYTHON=$(PYTHON) .ci/install-peers.sh demo
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . hypothesis
 	@touch $@
 
 $(READY)-docs: $(READY)

@@ -84,6 +84,11 @@ run casstore create edited --disk disk.ext4 --parent base --label step=edited
 run casstore ls
 run casstore inspect edited
 
+say "What changed: blocks of the disk, and files on it, without mounting anything."
+run casstore diff base edited --no-files --map
+run casstore diff base edited --name-status -- /home /var
+run casstore tree
+
 say "Push both to an OCI layout directory. The second time, what is there already is not sent."
 run casstore push base oci:layout
 pin casstore push edited oci:layout

@@ -2,14 +2,15 @@
 # Install the programs that the tests (or benchmarks) compare casstore with, where that is possible: as root, on a
 # machine with apt-get. Anywhere else the tests that need them are skipped, and pytest lists what was missing.
 #
-#   install-peers.sh test|bench
+#   install-peers.sh test|bench|demo        demo: nothing but what makes virtual environments
 set -euo pipefail
 
 # program=package
 case "${1:-test}" in
-    test) peers="docker-registry=docker-registry skopeo=skopeo umoci=umoci mke2fs=e2fsprogs debugfs=e2fsprogs strace=strace jq=jq openssl=openssl mount=mount mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs" ;;
+    test) peers="docker-registry=docker-registry skopeo=skopeo umoci=umoci mke2fs=e2fsprogs debugfs=e2fsprogs strace=strace jq=jq openssl=openssl mount=mount mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs chromium=chromium zsh=zsh fish=fish mandoc=mandoc" ;;
     bench) peers="docker-registry=docker-registry skopeo=skopeo mke2fs=e2fsprogs debugfs=e2fsprogs borg=borgbackup restic=restic casync=casync mount=mount" ;;
-    *) echo "usage: $0 test|bench" >&2; exit 2 ;;
+    demo) peers="" ;;
+    *) echo "usage: $0 test|bench|demo" >&2; exit 2 ;;
 esac
 
 PATH="$PATH:/usr/sbin:/sbin"
@@ -36,9 +37,18 @@ if [ ! -e "$policy" ]; then
 fi
 
 log=$(mktemp)
+# Ubuntu has Chromium as a snap only; asking apt-get for it would fail all the others.
+without_unknown() {
+    local peer known=()
+    for peer in "${missing[@]}"; do
+        if [ "$peer" != chromium ] || apt-cache show chromium >/dev/null 2>&1; then known+=("$peer"); fi
+    done
+    missing=("${known[@]}")
+}
+
 install() {
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get -qq update && apt-get -qq install --yes --no-install-recommends "${missing[@]}"; } </dev/null >"$log" 2>&1
+    { apt-get -qq update && without_unknown && apt-get -qq install --yes --no-install-recommends "${missing[@]}"; } </dev/null >"$log" 2>&1
 }
 
 echo "installing: ${missing[*]}" >&2
