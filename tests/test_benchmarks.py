@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from casstore import Snapshot, Store
-from tests.benchmarks import chain, durability, microsandbox, page, series, speed, transfer
+from tests.benchmarks import chain, durability, looking, microsandbox, page, series, speed, transfer
 from tests.benchmarks.packages import files_below
 from tests.benchmarks.report import Table
 from tests.support import disks, needs
@@ -100,6 +100,31 @@ def test_transfers_are_judged_by_pairs() -> None:
     shown = [table.text() for table in transfer.tables(result)]
     assert "casstore / skopeo" in shown[0]
     assert "1.25" in shown[0]
+
+
+def test_looking_is_judged_by_what_is_stored() -> None:
+    bytes_of = {looking.ROOT: 1, looking.TREE: 20, looking.CAT_SMALL: 2, looking.CAT_LARGE: 6, looking.DIFF: 30}
+    near = {
+        what: looking.Looked(bytes=count * 10**6, requests=5, seconds=1.0)
+        for what, count in (bytes_of | {looking.WHOLE: 100}).items()
+    }
+    far = {
+        what: looking.Looked(bytes=1, requests=1, seconds=0.1 * looked["bytes"] / 1e6) for what, looked in near.items()
+    }
+    measured = {
+        kind: looking.Looking(
+            size=disks.GIB, allocated=disks.MIB, files=7, stored=10**8, near=near, far=far if away else {}
+        )
+        for kind, away in ((looking.MOUNTED, True), (looking.MADE, False))
+    }
+    verdicts = [(goal.got, goal.verdict) for goal in looking.goals(measured)]
+    common = [(0.01, "reached"), (0.02, "reached"), (0.06, "missed")]
+    away = [(0.01, "reached"), (pytest.approx(0.06), "reached")]
+    assert verdicts == [*common, (0.2, "missed"), (0.3, "reached"), *away, *common]
+    first, second, judged = looking.tables(measured)
+    assert first.rows[0] == ["files /", "1.00 MB", "1.00 %", "5", "1.00 s", "0.10 s"]
+    assert second.head[-1] == "time"
+    assert len(judged.rows) == len(verdicts)
 
 
 def test_durability_is_judged_by_pairs() -> None:

@@ -1,4 +1,7 @@
-"""The documentation's page about the benchmarks, made from the measurements: results.json, speed.svg, index.md."""
+"""The documentation's page about the benchmarks, made from the measurements: results.json, charts, index.md.
+
+python -m tests.benchmarks.page DIR     makes charts and page anew from DIR/results.json
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import chart, speed
-from tests.benchmarks.report import Table
+from tests.benchmarks.page_charts import CHARTS
+from tests.benchmarks.report import Table, machine_text
 from tests.benchmarks.tools import TOOLS, version_of
 from tests.support import disks
 
@@ -50,6 +53,7 @@ _TITLES = {
     "transfer": "Push and pull",
     "durability": "Durability",
     "memory": "Memory",
+    "looking": "Looking into a registry",
     "startup": "Start-up",
     "chain": "A long chain of small steps",
     "scale": "Many snapshots",
@@ -104,18 +108,16 @@ def update(folder: Path, name: str, result: Mapping[str, Any], tables: Iterable[
     known[name] = {"measured": circumstances(), "result": result, "tables": shown}
     lines = (f"{json.dumps(part)}: {json.dumps(known[part])}" for part in known)
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    if name == "speed":
-        (folder / "speed.svg").write_text(_chart(speed.Speed(**result)))  # type: ignore[typeddict-item]
+    draw(folder)
+
+
+def draw(folder: Path) -> None:
+    """The charts and the page, from results.json."""
+    known: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    for name, charted in CHARTS.items():
+        if name in known:
+            (folder / f"{name}.svg").write_text(charted.draw(known[name]["result"]))
     (folder / "index.md").write_text(_page(known))
-
-
-def _chart(measured: speed.Speed) -> str:
-    panels = []
-    for figure in speed.FIGURES.values():
-        medians = {tool: speed.median(measured, tool, figure) for tool in measured["rounds"]}
-        bars = [chart.Bar(tool, value, figure.show(value)) for tool, value in medians.items()]
-        panels.append(chart.Panel(figure.name, bars))
-    return chart.draw("casstore compared: time and bytes, less is better", panels, highlight=speed.OURS)
 
 
 def _page(known: Mapping[str, Any]) -> str:
@@ -124,14 +126,14 @@ def _page(known: Mapping[str, Any]) -> str:
         if name not in known:
             continue
         parts.append(f"## {title}\n")
-        if name == "speed":
-            parts.append("![Bars: time and bytes of each tool; the tables below have the same figures](speed.svg)\n")
+        if name in CHARTS:
+            parts.append(f"![{CHARTS[name].told}]({name}.svg)\n")
         parts += [Table(**shown).markdown() for shown in known[name]["tables"]]
         measured = known[name]["measured"]
         machine, versions = measured["machine"], measured["versions"]
         parts.append(
-            f"Measured on {measured['date']} with `{measured['command']}`: {machine['cores']} cores of"
-            f" {machine['processor']}, {machine['memory']} of memory, {machine['kernel']};"
+            f"Measured on {measured['date']} with `{measured['command']}`:"
+            f" {machine_text(machine)};"
             f" {', '.join(_version(*pair) for pair in versions.items())}.\n"
         )
     return "\n".join(parts)
@@ -139,3 +141,7 @@ def _page(known: Mapping[str, Any]) -> str:
 
 def _version(name: str, said: str) -> str:
     return said if name in said else f"{name} {said}"
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))

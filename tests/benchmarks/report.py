@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.support import disks
 
@@ -30,14 +31,23 @@ class Table:
 
     def markdown(self) -> str:
         """For the documentation."""
-        rows = [self.head, ["---", *["---:"] * (len(self.head) - 1)], *self.rows]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        return "\n".join([f"{self.title}:", "", *lines, ""])
+        return f"{self.title}:\n\n{grid(self.head, self.rows)}"
+
+
+def grid(head: Columns, rows: Iterable[Columns]) -> str:
+    """A table in Markdown: the first column to the left, the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def say(text: str) -> None:
     """Tell the user at once."""
     print(text, flush=True)
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """What something was measured on, as `page.circumstances` has it."""
+    return f"{machine['cores']} cores of {machine['processor']}, {machine['memory']} of memory, {machine['kernel']}"
 
 
 def seconds(count: float) -> str:

@@ -7,6 +7,7 @@
     transfer    push and pull beside skopeo, with the same docker-registry
     durability  the same captures with every fsync and without any
     memory      the peak of create, push, pull and restore at two sizes of disk
+    looking     what it takes to look into a snapshot in a registry, beside a pull of all of it
     startup     how long the command line takes when there is nothing to do
     chain       1,000 small steps of one disk: what each adds, lists and fetches
     scale       what looking costs in stores of many snapshots
@@ -24,7 +25,19 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import chain, durability, memory, microsandbox, page, scale, series, speed, startup, transfer
+from tests.benchmarks import (
+    chain,
+    durability,
+    looking,
+    memory,
+    microsandbox,
+    page,
+    scale,
+    series,
+    speed,
+    startup,
+    transfer,
+)
 from tests.benchmarks.measure import CommandFailed
 from tests.benchmarks.report import Table, say
 from tests.support import needs
@@ -69,6 +82,11 @@ def _memory(args: argparse.Namespace, work: Path) -> Outcome:
     return measured, memory.tables(measured)
 
 
+def _looking(args: argparse.Namespace, work: Path) -> Outcome:
+    measured = looking.looking(work, size=args.size * MIB, data=args.looking_data * MIB)
+    return measured, looking.tables(measured)
+
+
 def _startup(args: argparse.Namespace, work: Path) -> Outcome:
     measured = startup.startup(work, snapshots=args.snapshots, rounds=args.rounds)
     return measured, startup.tables(measured)
@@ -96,6 +114,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], Outcome]] = {
     "transfer": _transfer,
     "durability": _durability,
     "memory": _memory,
+    "looking": _looking,
     "startup": _startup,
     "chain": _chain,
     "scale": _scale,
@@ -106,6 +125,7 @@ _NEEDS = {
     "tidy": ("mke2fs", "debugfs"),
     "transfer": ("mke2fs", "loop", "docker-registry", "skopeo"),
     "durability": ("mke2fs", "loop"),
+    "looking": ("mke2fs", "debugfs", "docker-registry"),
     "chain": ("mke2fs", "loop"),
     "microsandbox": ("microsandbox",),
 }
@@ -122,6 +142,7 @@ def main() -> int:
     parser.add_argument("--disks", type=Path, help="a folder with disks that tests.benchmarks.series made")
     parser.add_argument("--transfer-data", type=int, default=800, help="MiB of packages on its disk (%(default)s)")
     parser.add_argument("--memory", type=int, nargs="+", default=[1024, 4096], help="allocated MiB of its disks")
+    parser.add_argument("--looking-data", type=int, default=700, help="MiB of files on its disk (%(default)s)")
     parser.add_argument("--snapshots", type=int, default=1000, help="snapshots of the start-up test (%(default)s)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of the chain (%(default)s)")
     parser.add_argument("--chain-data", type=int, default=300, help="MiB of packages on its disk (%(default)s)")
