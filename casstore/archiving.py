@@ -79,7 +79,7 @@ class Counted:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.written = 0
+        self.written: int = 0
 
     def __call__(self, data: Buffer) -> None:
         durable.write_all(self._fd, data)

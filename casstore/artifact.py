@@ -60,9 +60,12 @@ class Artifact:
         directories: Directories,
     ) -> None:
         self._blobs = blobs
-        self.manifest, self.config, self.map, self.directories = manifest, config, disk_map, directories
+        self.manifest: ArtifactManifest = manifest
+        self.config: Manifest = config
+        self.map: SnapshotMap = disk_map
+        self.directories: Directories = directories
         self.digest: Digest = manifest.descriptor.digest
-        self.frames = Frames(blobs, manifest.packs, directories)
+        self.frames: Frames = Frames(blobs, manifest.packs, directories)
 
     @classmethod
     def load(cls, blobs: RangeReader, descriptor: Descriptor, *, check: bool = True) -> Self:

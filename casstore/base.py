@@ -60,7 +60,7 @@ class Base:
 
     def __init__(self, artifact: Artifact, disk: DiskMap) -> None:
         self._artifact = artifact
-        self.packs = artifact.packs
+        self.packs: Sequence[StoredPack] = artifact.packs
         self._windows: Iterator[Placed] = artifact.chunks(disk)
         self._held = deque([_Window(None)])
 

@@ -26,7 +26,7 @@ class BlobDirectory:
     """The blobs in one directory, `path`. Of that the last two names are no symlinks."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path: str = path
         self._parts = os.path.split(os.path.abspath(path))
 
     @contextlib.contextmanager

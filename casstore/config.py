@@ -28,7 +28,12 @@ class DiskInput:
     block_device: bool = False
 
     def open(self) -> DiskSource:
-        """Open it; see DiskSource."""
+        """Open it; see DiskSource.
+
+        Raises:
+            UsageError: both are given, or none is.
+            SourceError: it cannot be read.
+        """
         from casstore.disk import DiskSource
 
         if (self.path is None) == (self.fd is None):

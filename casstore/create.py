@@ -37,7 +37,7 @@ from casstore.manifest import (
 )
 from casstore.names import parse_disk_name
 from casstore.oci import Descriptor
-from casstore.operation import Operation
+from casstore.operation import Operation, StagedBlob
 from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, Progress, silent
 
@@ -191,10 +191,10 @@ class FreshLayout:
     """A Destination with nothing in it to share."""
 
     def __init__(self, operation: Operation) -> None:
-        self.scratch = operation.path
-        self.new_blob = operation.new_blob
-        self.add = operation.add
-        self.read_range = operation.staged.read_range
+        self.scratch: str = operation.path
+        self.new_blob: Callable[[], StagedBlob] = operation.new_blob
+        self.add: Callable[[bytes, str], Descriptor] = operation.add
+        self.read_range: Callable[[Descriptor, int, int], bytes] = operation.staged.read_range
 
     def lookup(self, *_: object, **__: object) -> Mapping[ChunkId, Place]:
         return {}

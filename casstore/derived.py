@@ -40,7 +40,8 @@ class Derived:
     """The catalog and index.json of an open store; `load` reads an artifact."""
 
     def __init__(self, directory: StoreDirectory, catalog: Catalog, load: Callable[[Digest], Artifact]) -> None:
-        self._directory, self.catalog, self._load = directory, catalog, load
+        self.catalog: Catalog = catalog
+        self._directory, self._load = directory, load
         self.failed: Mapping[SnapshotName, CasstoreError] = {}
         """Refs to artifacts that cannot be loaded, when they were read last."""
         self.broken: Sequence[BrokenRef] = ()

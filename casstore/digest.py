@@ -44,7 +44,11 @@ class Digest:
 
     @classmethod
     def from_raw(cls, raw: bytes) -> Self:
-        """The digest whose 32 raw bytes are `raw`."""
+        """The digest whose 32 raw bytes are `raw`.
+
+        Raises:
+            InvalidDigest: they are not 32.
+        """
         if len(raw) != 32:
             raise InvalidDigest(f"digest: expected 32 bytes, got {len(raw)}")
         return cls(raw.hex())

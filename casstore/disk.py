@@ -7,7 +7,6 @@ elsewhere (FUSE, network), on block devices and from pipes every byte is read, a
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -18,8 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
+from casstore import log
 from casstore.errors import SourceError
 from casstore.spec import MAX_DISK
+from casstore.statfs import filesystem_name
 
 Extent = tuple[int, int]
 """(offset, length) of allocated bytes."""
@@ -32,17 +33,11 @@ _FIEMAP_EXTENT: Final = struct.Struct("=QQQQQIIII")  # logical, physical, length
 _FIEMAP_LAST, _FIEMAP_UNWRITTEN = 0x1, 0x800
 _FIEMAP_SYNC: Final = 0x1
 _FIEMAP_BATCH: Final = 512
-_TRUSTED_HOLES: Final = {  # f_type of statfs(2): file systems that implement SEEK_HOLE themselves, on local data
-    0xEF53,  # ext2, ext3, ext4
-    0x58465342,  # xfs
-    0x9123683E,  # btrfs
-    0x01021994,  # tmpfs
-    0x2FC12FC1,  # zfs
-    0xF2F52010,  # f2fs
-    0xCA451A4E,  # bcachefs
-    0x794C7630,  # overlayfs: has no data of its own, and passes SEEK_HOLE and FIEMAP on to the file system below
+_TRUSTED_HOLES: Final = {  # file systems that implement SEEK_HOLE themselves, on local data
+    *("ext4", "xfs", "btrfs", "tmpfs", "zfs", "f2fs", "bcachefs"),
+    "overlay",  # has no data of its own, and passes SEEK_HOLE and FIEMAP on to the file system below
 }
-_REFLINKS: Final = {0x58465342, 0x9123683E}  # xfs, btrfs: file systems whose FICLONE keeps what `clone_into` promises
+_REFLINKS: Final = {"xfs", "btrfs"}  # file systems whose FICLONE keeps what `clone_into` promises
 _TICK: Final = 0.02  # seconds; twice the longest tick of the clock that ctimes are taken from
 _SECOND: Final = 1_000_000_000  # ns
 _EXT_MAGIC: Final = (1024 + 56, b"\x53\xef")
@@ -70,7 +65,9 @@ class DiskSource:
     """An open disk. `size` is in bytes, None for a pipe until it was read to its end."""
 
     def __init__(self, fd: int, subject: str, size: int | None, *, seekable: bool) -> None:
-        self._fd, self.subject, self.size, self._seekable = fd, subject, size, seekable
+        self.subject: str = subject
+        self.size: int | None = size
+        self._fd, self._seekable = fd, seekable
         self._stamp = Stamp.of(fd) if seekable else None
         self._clone: int | None = None
         self._changed = False  # that the disk did since it was opened was seen; saves reads in vain
@@ -141,16 +138,19 @@ class DiskSource:
         still keeps to itself: the clone is what a power cut would have left. Stores that several threads make through
         mappings while the call waits may be in the clone in another order than theirs.
         """
-        if not self._seekable or self._clone is not None or filesystem(self._fd) not in _REFLINKS:
+        if not self._seekable or self._clone is not None or filesystem_name(self._fd) not in _REFLINKS:
+            log.debug("capture", "%s: no reflinks there; read where it is", self.subject)
             return False
         try:
             clone = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
+        except OSError as error:
+            log.info("capture", "%s: no reflink: %s; read where it is", self.subject, error.strerror)
             return False
         try:
             fcntl.ioctl(clone, _FICLONE, self._fd)
             self.size = _size(clone, self.subject, block_device=False)
-        except OSError:  # another file system, swap space, a full disk ...
+        except OSError as error:  # another file system, swap space, a full disk ...
+            log.info("capture", "%s: no reflink: %s; read where it is", self.subject, error.strerror)
             os.close(clone)
             return False
         except BaseException:
@@ -167,7 +167,7 @@ class DiskSource:
             os.lseek(self._fd, 0, os.SEEK_HOLE)
         except OSError as error:
             return error.errno == errno.ENXIO  # size 0
-        return filesystem(self._fd) in _TRUSTED_HOLES
+        return filesystem_name(self._fd) in _TRUSTED_HOLES
 
     def extents(self) -> Iterator[Extent]:
         """The allocated ranges, in order, never adjacent, clipped to the size."""
@@ -348,15 +348,6 @@ def _size(fd: int, subject: str, *, block_device: bool) -> int:
     if size > MAX_DISK:
         raise SourceError(f"{subject}: expected at most {MAX_DISK} bytes, got {size}")
     return size
-
-
-def filesystem(fd: int) -> int:
-    """f_type of statfs(2): the magic number of an open file's file system, 0 where it cannot be found out."""
-    buffer = ctypes.create_string_buffer(256)
-    if ctypes.CDLL(None).fstatfs(fd, buffer) != 0:
-        return 0
-    # f_type is the first member, a long (on s390x an int): its low 32 bits are the magic number.
-    return int(struct.unpack_from("l", buffer.raw)[0]) & 0xFFFFFFFF
 
 
 def filesystem_type(head: bytes) -> str:

@@ -93,6 +93,11 @@ class SnapshotMap:
     packs: tuple[PackEntry, ...]
     disks: tuple[DiskMap, ...]
 
+    @property
+    def newest(self) -> DiskMap:
+        """The disk; of a chain of several files the newest one."""
+        return self.disks[-1]
+
     def to_bytes(self) -> bytes:
         """The map's blob. Its bytes depend on the version of zstd; what it decodes to does not.
 

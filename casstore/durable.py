@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Self
 
+from casstore import log
 from casstore.errors import AlreadyExists, CorruptContent, StoreLocked, storage_errors
 
 DIRECTORY_MODE = 0o755
@@ -270,6 +271,11 @@ def move_between(here: int, name: str, there: int, new_name: str) -> None:
     os.rename(name, new_name, src_dir_fd=here, dst_dir_fd=there)
 
 
+def link_between(here: int, name: str, there: int, new_name: str) -> None:
+    """Let a file in one open directory have one more name in another one, where there must be nothing of that name."""
+    os.link(name, new_name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+
+
 def keep_aside(path: str, place: str, durability: Durability) -> None:
     """Let `place` be a second name of whatever is at `path`, durably; or its only one, where it cannot have two: a
     directory, somebody else's file, a file system without links.
@@ -366,6 +372,7 @@ def lock(path: str, *, shared: bool = False, wait: float) -> Lock:
         StorageError: it cannot be opened, or is a symlink.
     """
     deadline, pause = time.monotonic() + wait, _POLL_FIRST
+    waiting = False
     while True:
         with storage_errors(f"locking {path!r}"):
             held = try_lock(path, shared=shared)
@@ -373,6 +380,9 @@ def lock(path: str, *, shared: bool = False, wait: float) -> Lock:
             return held
         if time.monotonic() >= deadline:
             raise StoreLocked(f"{path!r}: held by another process for more than {wait:g} s; try again, or wait longer")
+        if not waiting:
+            log.info("store", "%s: held by another process; waiting for at most %s s", path, f"{wait:g}")
+            waiting = True
         time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
         pause = min(pause * 2, _POLL_MOST)
 

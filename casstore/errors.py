@@ -106,7 +106,9 @@ class SizeMismatch(CorruptContent):
     def __init__(self, subject: str, *, expected: int, got: int | None) -> None:
         more = "more" if got is None else str(got)
         super().__init__(f"{subject}: expected {expected} bytes, got {more}")
-        self.subject, self.expected, self.got = subject, expected, got
+        self.subject: str = subject
+        self.expected: int = expected
+        self.got: int | None = got
 
 
 class DigestMismatch(CorruptContent):
@@ -114,7 +116,9 @@ class DigestMismatch(CorruptContent):
 
     def __init__(self, subject: str, *, expected: str, got: str) -> None:
         super().__init__(f"{subject}: expected digest {expected}, got {got}")
-        self.subject, self.expected, self.got = subject, expected, got
+        self.subject: str = subject
+        self.expected: str = expected
+        self.got: str = got
 
 
 class DocumentError(CorruptContent):
@@ -122,7 +126,9 @@ class DocumentError(CorruptContent):
 
     def __init__(self, subject: str, problem: str, *, at: str = "") -> None:
         super().__init__(f"{subject}: {problem}" + (f" (at {at})" if at else ""))
-        self.subject, self.problem, self.at = subject, problem, at
+        self.subject: str = subject
+        self.problem: str = problem
+        self.at: str = at
 
 
 class UnsupportedVersion(DocumentError):
@@ -134,7 +140,7 @@ class DamagedPacks(CorruptContent):
 
     def __init__(self, problem: str, packs: Iterable[str]) -> None:
         super().__init__(problem)
-        self.packs = tuple(packs)
+        self.packs: tuple[str, ...] = tuple(packs)
 
 
 class UntrustedContent(CasstoreError):
@@ -146,7 +152,7 @@ class UntrustedContent(CasstoreError):
 
     def __init__(self, problem: str, reasons: Iterable[str] = ()) -> None:
         super().__init__(problem)
-        self.reasons = tuple(reasons)
+        self.reasons: tuple[str, ...] = tuple(reasons)
 
 
 class RegistryError(CasstoreError):
@@ -193,7 +199,7 @@ class SandboxNotStopped(Conflict):
     """A sandbox whose disk may change at any time. `problem` says it in microsandbox's words."""
 
     def __init__(self, name: str, status: str) -> None:
-        self.problem = f"snapshot source sandbox '{name}' is not stopped"
+        self.problem: str = f"snapshot source sandbox '{name}' is not stopped"
         super().__init__(f"{self.problem}: expected Stopped or Crashed, got {status}; stop it first")
 
 
@@ -210,7 +216,7 @@ class UnsuitableSandbox(SourceError):
 
     def __init__(self, problem: str, advice: str) -> None:
         super().__init__(f"{problem}; {advice}")
-        self.problem = problem
+        self.problem: str = problem
 
 
 class UnreadableFilesystem(SourceError):
@@ -224,7 +230,7 @@ class SecretsFound(SourceError):
 
     def __init__(self, problem: str, findings: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(problem)
-        self.findings = tuple(findings)
+        self.findings: tuple[tuple[str, str], ...] = tuple(findings)
 
 
 class StorageError(CasstoreError):

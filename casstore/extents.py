@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from casstore.byteranges import Coverage
 from casstore.diskmap import DiskMap
 from casstore.errors import CorruptContent
 
@@ -17,9 +18,8 @@ class Extents:
 
     def __init__(self, disk: DiskMap) -> None:
         # Columns of numbers, not lists: a fragmented disk has millions of extents.
-        self._starts = np.ascontiguousarray(disk.extents[:, 0])
-        self._ends = disk.extents.sum(axis=1)
-        self._before = np.concatenate([[0], np.cumsum(disk.extents[:, 1])])
+        self._coverage = Coverage(disk.extents)
+        self._starts, self._ends = self._coverage.starts, self._coverage.ends
 
     def within(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """(offset, length) of the allocated parts of a range of the disk."""
@@ -53,13 +53,4 @@ class Extents:
 
     def allocated(self, offset: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many bytes of each of the ranges are allocated."""
-        return self._allocated_before(offset + length) - self._allocated_before(offset)
-
-    def _allocated_before(self, position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Allocated bytes before each position."""
-        if not len(self._starts):
-            return np.zeros(len(position), np.int64)
-        last = np.maximum(np.searchsorted(self._starts, position, side="right") - 1, 0)
-        inside = np.minimum(position, self._ends[last]) - self._starts[last]
-        allocated: npt.NDArray[np.int64] = self._before[last] + np.maximum(inside, 0)
-        return allocated
+        return self._coverage.within(offset, offset + length)

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-from casstore import durable, spec
+from casstore import durable, log, spec
 from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.digest import Digest
 from casstore.errors import CorruptContent, InvalidDigest, InvalidName, NotFound, storage_errors
 from casstore.names import ReferrerName, parse_name, referrer_subject
 from casstore.oci import Descriptor, manifest_of
 from casstore.operation import all_leases, live_leases
+from casstore.progress import Meter, Progress, silent
 from casstore.refs import BrokenRef
 from casstore.storedir import StoreDirectory
 from casstore.storeindex import IndexFile, foreign
@@ -65,7 +66,9 @@ class GcReport:
     """Removed names that stay, with what they need."""
 
 
-def collect(store: StoreDirectory, *, dry_run: bool = False, keep_trash: float | None = None) -> GcReport:
+def collect(
+    store: StoreDirectory, *, dry_run: bool = False, keep_trash: float | None = None, progress: Progress = silent
+) -> GcReport:
     """Remove every blob that nothing needs, and drop the names in the trash, but for those that were removed less than
     `keep_trash` seconds ago: of these nothing is lost that is still there.
 
@@ -77,7 +80,9 @@ def collect(store: StoreDirectory, *, dry_run: bool = False, keep_trash: float |
         StorageError: the file system refused.
     """
     marker = _Marker(store)
+    meter = Meter(progress, "collecting", None)
     marker.mark(keep_trash)
+    meter.tick()
     settled = False
     unlocked = dry_run and store.read_only  # who may only read is told what would be, as far as that can be seen
     with contextlib.nullcontext() if unlocked else store.exclusive():
@@ -109,6 +114,7 @@ def collect(store: StoreDirectory, *, dry_run: bool = False, keep_trash: float |
     else:
         store.require_same()
         store.trash.remove_garbage()
+        meter.add(freed)
         while rest:
             part, rest = rest[:_PART], rest[_PART:]
             with store.exclusive():
@@ -116,14 +122,19 @@ def collect(store: StoreDirectory, *, dry_run: bool = False, keep_trash: float |
                 _, reached, _ = marker.mark_locked(math.inf)
                 part = [digest for digest in part if str(digest) not in reached]
                 store.require_same()
-                freed += _set_aside(store, part, [])
+                count = _set_aside(store, part, [])
+                freed += count
             removed += part
             store.require_same()
             store.trash.remove_garbage()  # others get in meanwhile
+            meter.add(count)
         kept += len(garbage) - len(removed)
         store.clear_temporaries()
         if not settled:  # the disk was full until now, or was when names were removed
             store.settle()
+    if not dry_run:
+        told = (len(removed), freed, kept, len(roots.dropped), len(dead))
+        log.info("store", "gc: %s blobs removed, %s bytes; %s kept; %s names dropped; %s operations were dead", *told)
     return GcReport(
         dry_run=dry_run,
         removed=tuple(sorted(removed)),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+from casstore import log
 from casstore.attachments import put_attachment
 from casstore.content import (
     Attacher,
@@ -130,9 +131,12 @@ class Copier:
         # Two manifests may call the same bytes by two media types.
         once = {(blob.digest, blob.size): blob for blob in blobs if blob.digest not in self._there}
         fresh = sorted(once.values(), key=lambda blob: -blob.size)
-        done = self._all(fresh, lambda blob: self._copy_blob(blob, meter))
+        done = self._all(fresh, lambda blob: self._copy_blob(blob, meter), meter)
         how = {blob.digest: outcome for blob, outcome in zip(fresh, done, strict=True)}
         self._there.update(how)
+        for outcome in (_SENT, _PRESENT, _MOUNTED):
+            count = sum(each == outcome for each in how.values())
+            log.debug("transfer", "%s: %s blobs %s", graph.root.digest, count, outcome)
         for node in graph.nodes:
             how[node.descriptor.digest] = self._store(node, graph)
         if tag is not None:
@@ -140,8 +144,11 @@ class Copier:
             self._with_all_blobs(graph.nodes, lambda: self._target.tag(root, tag))
         return self._report(graph, how)
 
-    def _all(self, blobs: Collection[Descriptor], work: Callable[[Descriptor], T]) -> list[T]:
-        return in_parallel(blobs, work, self._concurrency, self._stop)
+    def _all(
+        self, blobs: Collection[Descriptor], work: Callable[[Descriptor], T], meter: Meter | None = None
+    ) -> list[T]:
+        tick = (lambda: None) if meter is None else meter.tick
+        return in_parallel(blobs, work, self._concurrency, self._stop, tick)
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -242,9 +249,15 @@ _SENT, _PRESENT, _MOUNTED = "sent", "present", "mounted"
 
 
 def in_parallel(
-    items: Iterable[S], work: Callable[[S], T], concurrency: int, stop: Callable[[], object] = lambda: None
+    items: Iterable[S],
+    work: Callable[[S], T],
+    concurrency: int,
+    stop: Callable[[], object] = lambda: None,
+    tick: Callable[[], object] = lambda: None,
 ) -> list[T]:
-    """`work` of each, several at a time; after the first failure, or a signal, `stop` is called and no more begun."""
+    """`work` of each, several at a time; after the first failure, or a signal, `stop` is called and no more begun.
+    `tick` is called now and then meanwhile, and what it raises is such a failure.
+    """
     # Slow to import (with logging and more), and `casstore list` comes by here too.
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
@@ -257,6 +270,8 @@ def in_parallel(
                 for error in filter(None, (future.exception() for future in done)):
                     raise error
                 waiting = bool(left)
+                if waiting:
+                    tick()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # leaving the pool would else do all that is queued
             stop()
@@ -303,9 +318,11 @@ class _WatchedReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None or self._count < self._size:  # it will be read again from its first byte, or never
-            self._tell(-self._count)
-        self._reader.__exit__(kind, error, None)
+        try:
+            if error is not None or self._count < self._size:  # it will be read again from its first byte, or never
+                self._tell(-self._count)
+        finally:  # whoever is told may raise
+            self._reader.__exit__(kind, error, None)
 
 
 class _VouchingReader(_WatchedReader):

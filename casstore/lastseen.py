@@ -105,7 +105,7 @@ class LastSeen:
 
     def __init__(self, store: StoreDirectory) -> None:
         self._store = store
-        self.path = os.path.join(store.path, NAME)
+        self.path: str = os.path.join(store.path, NAME)
 
     def find(self, name: str) -> Sighting | None:
         """What `HOST/REPO:TAG` led to; None where it was never seen.

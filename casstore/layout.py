@@ -22,7 +22,7 @@ from casstore.digest import Digest
 from casstore.durable import Durability
 from casstore.errors import DocumentError, InvalidDigest, NotFound, storage_errors
 from casstore.jsondoc import dump, load_object
-from casstore.names import is_attachment, referrer_name, referrer_subject
+from casstore.names import MAX_NAME, is_attachment, nearest, referrer_name, referrer_subject
 from casstore.oci import AnyManifest, Descriptor, ImageIndex
 from casstore.operation import Operation, live_leases
 from casstore.schema import validate
@@ -106,9 +106,10 @@ class LayoutTarget:
         if os.path.lexists(root) and not os.path.isdir(root):
             raise DocumentError(f"oci:{root}", "expected an OCI layout, got no directory")
         root = os.path.realpath(root)  # the caller may name it by a symlink; inside of it none is followed
-        self.root, self._durability, self._wait = root, durability, wait
+        self.root: str = root
+        self._durability, self._wait = durability, wait
         self._known: tuple[bytes | None, ImageIndex] = None, ImageIndex()
-        self.blobs = BlobDirectory(os.path.join(root, "blobs", "sha256"))
+        self.blobs: BlobDirectory = BlobDirectory(os.path.join(root, "blobs", "sha256"))
         self._require_plain()
         if check_marker(root):
             return
@@ -185,7 +186,7 @@ class LayoutTarget:
                 problem = f"the tag {reference} stands for {len(found)} manifests"
                 raise DocumentError(f"oci:{self.root}", problem) from None
             if not found:
-                raise NotFound(f"oci:{self.root}:{reference}: there is no such tag") from None
+                raise NotFound(f"oci:{self.root}:{reference}: there is no such tag{self._meant(reference)}") from None
             return found.pop()
         size = self.blobs.size(digest)
         if size is None:
@@ -218,8 +219,13 @@ class LayoutTarget:
         with self._changed_entries() as entries:
             left = [entry for entry in entries if entry.get("annotations", {}).get(spec.ANNOTATION_REF_NAME) != name]
             if len(left) == len(entries):
-                raise NotFound(f"oci:{self.root}:{name}: there is no such tag")
+                raise NotFound(f"oci:{self.root}:{name}: there is no such tag{self._meant(name)}")
             entries[:] = left
+
+    def _meant(self, tag: str) -> str:
+        """Which tag was meant, maybe."""
+        close = nearest(tag, sorted(name for name in self.tags() if len(name) <= MAX_NAME and name.isprintable()))
+        return "" if close is None else f"; did you mean {close}?"
 
     def delete(self, descriptor: Descriptor) -> None:
         """Remove content and its names; see Deleter."""

@@ -87,7 +87,7 @@ class Known:
     """The stored packs that a snapshot takes chunks or bases from, numbered in the order of their first use."""
 
     def __init__(self, likely: Iterable[Digest] = ()) -> None:
-        self.preferred = set(likely)
+        self.preferred: set[Digest] = set(likely)
         """The packs to look in first: those that are `likely` to be used, and those that are."""
         self._numbers: dict[StoredPack, int] = {}
         self._last: tuple[StoredPack | None, int] = (None, -1)

@@ -17,6 +17,7 @@ Names are case-sensitive; on a case-folding file system two names that differ in
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NewType
 
@@ -41,6 +42,10 @@ _DISK = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z", re.ASCII)
 _PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]+", re.ASCII)
 _JOINTS = {".", "_", "-", "--"}
 _DOCUMENTS = {"manifest.json", "snapshot.json"}
+_COMPARED = 2000
+"""Names that one is compared with: 20 ms."""
+_NEAR = 0.65
+"""How much of two names must be alike, as difflib counts it."""
 _GRAMMAR = "letters and digits, joined by single '.', '_', '-' or '--', at most 128 characters"
 
 
@@ -114,6 +119,26 @@ def as_name(text: str) -> SnapshotName | None:
     return SnapshotName(f"snapshot-{name}"[:MAX_NAME] if is_reserved(name) else name) if name else None
 
 
+def nearest(wanted: str, known: Iterable[str]) -> str | None:
+    """Which of the `known` names was most likely meant by one that is not among them; None where none is near.
+
+    Of very many names only those that begin or end alike are compared, and of these so many at most that it takes no
+    longer than people notice.
+    """
+    from difflib import get_close_matches
+
+    low, spread = wanted.lower(), max(2, len(wanted) // 2)
+    alike: list[str] = []
+    for name in known:
+        if name.lower() == low:
+            return name
+        ends = name[:1].lower() == low[:1] or name[-1:].lower() == low[-1:]
+        if ends and abs(len(name) - len(wanted)) <= spread and len(alike) < _COMPARED:
+            alike.append(name)
+    found = get_close_matches(wanted, alike, n=1, cutoff=_NEAR)
+    return found[0] if found else None
+
+
 def parse_selector(text: str) -> SnapshotName | DigestPrefix:
     """Tell a name from a digest, id or prefix of one.
 
@@ -126,6 +151,11 @@ def parse_selector(text: str) -> SnapshotName | DigestPrefix:
         if match is None:
             raise InvalidDigest(f"{ascii(text[:100])}: expected sha256: and 6 to 64 lower-case hex digits")
         return DigestPrefix(match[1])
+    if "/" in text or ":" in text:
+        raise InvalidName(
+            f"snapshot {ascii(text[:140])}: expected a name or digest of the store, got what looks like a reference;"
+            " casstore pull brings what is elsewhere into the store"
+        )
     return parse_name(text)
 
 

@@ -139,8 +139,10 @@ class ArtifactManifest:
             got = ascii(document.get("mediaType"))[:100]
             raise UnsupportedVersion(subject, f"expected an image manifest, got {got}", at="mediaType")
         if document.get("artifactType") != spec.ARTIFACT_TYPE:
-            got = ascii(document.get("artifactType"))[:100]
-            raise UnsupportedVersion(subject, f"expected {spec.ARTIFACT_TYPE}, got {got}", at="artifactType")
+            kind = document.get("artifactType")
+            got = "none, as an image has" if kind is None else ascii(kind)[:100]
+            problem = f"it is no snapshot of casstore: expected {spec.ARTIFACT_TYPE}, got {got}"
+            raise UnsupportedVersion(subject, problem, at="artifactType")
         if not _USUAL.fullmatch(raw):
             validate(document, "artifact-manifest", subject=subject)
         manifest = cls(
@@ -193,6 +195,11 @@ class ArtifactManifest:
     def children(self) -> tuple[Descriptor, ...]:
         """Every blob that the manifest names: config first, then the layers."""
         return (self.config, *self.layers)
+
+    @property
+    def needs(self) -> Mapping[Digest, int]:
+        """The bytes of every blob that the snapshot is made of, by digest: the manifest itself, and its children."""
+        return {blob.digest: blob.size for blob in (self.descriptor, *self.children)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from casstore import durable
+from casstore import durable, log
 from casstore.blobs import BlobDirectory, is_plain_directory
 from casstore.content import Fetcher
 from casstore.digest import Digest
@@ -87,11 +87,11 @@ class Operation:
     """An op- directory in `parent`, held by this process until `close`."""
 
     def __init__(self, parent: str, durability: Durability) -> None:
-        self.durability = durability
+        self.durability: Durability = durability
         with storage_errors("starting an operation", on=parent):
             durable.make_part(parent)
             name = _PREFIX + secrets.token_hex(8)
-            self.path = os.path.join(parent, name)
+            self.path: str = os.path.join(parent, name)
             with durable.opened_directory(parent) as folder:
                 durable.make_part(name, folder=folder)
             try:
@@ -102,7 +102,7 @@ class Operation:
         if lease is None:
             raise AssertionError("a lease that was just made is locked")
         self._lease = lease
-        self.staged = BlobDirectory(self.path)
+        self.staged: BlobDirectory = BlobDirectory(self.path)
         self._count = 0
         self._mutex = threading.Lock()
         self._leased: set[Digest] = set()
@@ -194,6 +194,7 @@ class Operation:
                 with lease, storage_errors(f"taking over blob {descriptor.digest}"):
                     if left.exists(descriptor):  # still
                         durable.move(left.path_of(descriptor.digest), self.staged.path_of(descriptor.digest))
+                        log.info("store", "taking over %s of an interrupted operation", descriptor.digest)
                         if not any(_blob_names(os.listdir(path))):
                             shutil.rmtree(path, ignore_errors=True)
                         return True

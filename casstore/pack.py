@@ -226,7 +226,7 @@ class PackWriter:
         self._ids = bytearray()
         self._lengths: list[int] = []
         self._bases = bytearray()
-        self.size = _SMALLEST
+        self.size: int = _SMALLEST
         """Bytes of the pack if it were finished now."""
         sink.write(MAGIC)
 

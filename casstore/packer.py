@@ -111,7 +111,7 @@ class Packer:
         self._numbering = {stream: _Numbering() for stream in Stream}
         self._deltas: list[EncodedFrame] = []
         self._gathered = 0
-        self.stored = 0
+        self.stored: int = 0
         """Bytes of all frames."""
         self.counts: list[int] = []
         """Chunks of each finished pack."""

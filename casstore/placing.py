@@ -39,11 +39,11 @@ class Placing:
 
     def __init__(self, storage: Storage, base: Base | None, new: NewChunks) -> None:
         self._storage, self._base, self._new = storage, base, new
-        self.known = Known(() if base is None else (pack.descriptor.digest for pack in base.packs))
-        self.runs = RunRecorder()
-        self.chunks = 0
-        self.count = dict.fromkeys(Stream, 0)
-        self.plain = dict.fromkeys(Stream, 0)
+        self.known: Known = Known(() if base is None else (pack.descriptor.digest for pack in base.packs))
+        self.runs: RunRecorder = RunRecorder()
+        self.chunks: int = 0
+        self.count: dict[Stream, int] = dict.fromkeys(Stream, 0)
+        self.plain: dict[Stream, int] = dict.fromkeys(Stream, 0)
         self.bases: dict[ChunkId, Place] = {}
         """Of the new deltas."""
         self._coming: set[ChunkId] = set()

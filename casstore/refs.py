@@ -34,7 +34,8 @@ class Refs:
     """The refs in directory `path`; removed ones go to `trash`."""
 
     def __init__(self, path: str, trash: Trash, durability: Durability) -> None:
-        self.path, self._trash, self._durability = path, trash, durability
+        self.path: str = path
+        self._trash, self._durability = trash, durability
         self.taken_over: dict[str, RemovedRef] = {}
         """What names stood for that this object's forced changes gave to something else: as it lies in the trash."""
         self.gone_for_good: set[str] = set()

@@ -10,15 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from casstore.artifact import Artifact
+from casstore.byteranges import Rows
 from casstore.content import RangeReader
 from casstore.directories import Directories, Table
 from casstore.diskmap import DiskMap, PackEntry, Runs
 from casstore.errors import CasstoreError
 from casstore.oci import Descriptor
 from casstore.pack import PackDirectory
-
-Ranges = npt.NDArray[np.int64]
-"""Rows (offset, length) of bytes."""
 
 _EMPTY = Table(PackDirectory.build(kinds=b"", counts=[], stored=[], ids=b"", lengths=[], base_ids=b"")[0])
 
@@ -65,7 +63,7 @@ class Remains:
         artifact.check_runs()
         return cls(artifact, whole.map.disks, directories.lost)
 
-    def missing(self, disk: int) -> Ranges:
+    def missing(self, disk: int) -> Rows:
         """What of a disk lies in the packs that are lost, in order."""
         runs = self.disks[disk].runs
         gone = np.isin(runs.pack, list(self.lost))

@@ -106,8 +106,7 @@ class RemoteSnapshot:
     @property
     def stored_bytes(self) -> int:
         """All blobs, the manifest included."""
-        blobs = {blob.digest: blob.size for blob in (self.root, *self.artifact_manifest.children)}
-        return sum(blobs.values())
+        return sum(self.artifact_manifest.needs.values())
 
     @property
     def size_bytes(self) -> int:

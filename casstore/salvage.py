@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from casstore import durable
 from casstore.artifact import Artifact
+from casstore.byteranges import Rows, union
 from casstore.content import RangeReader
 from casstore.decoding import Job, Piece, jobs
 from casstore.digest import Digest
@@ -28,7 +29,7 @@ from casstore.extents import Extents
 from casstore.frame import FrameKind, decode_start
 from casstore.oci import Descriptor
 from casstore.progress import Meter
-from casstore.remains import Ranges, Remains
+from casstore.remains import Remains
 from casstore.seeds import Seeds
 from casstore.writing import DiskWriter
 
@@ -203,16 +204,8 @@ def _without_digests(error: CasstoreError) -> str:
     return text.partition(": chunk: expected digest")[0] + ": damaged" if ": chunk: expected digest" in text else text
 
 
-def _merged(missing: Ranges, disk: DiskMap) -> Iterator[tuple[int, int]]:
+def _merged(missing: Rows, disk: DiskMap) -> Iterator[tuple[int, int]]:
     """The allocated parts of some ranges, joined where they touch; what is not allocated is known to be zero."""
     extents = Extents(disk)
-    rows = missing[np.argsort(missing[:, 0], kind="stable")].tolist()
-    start = end = -1
-    for offset, length in (part for row in rows for part in extents.within(*row)):
-        if offset > end:
-            if end > start:
-                yield start, end - start
-            start = offset
-        end = max(end, offset + length)
-    if end > start:
-        yield start, end - start
+    for offset, length in union(missing).tolist():
+        yield from extents.within(offset, length)

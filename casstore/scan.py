@@ -150,7 +150,7 @@ class Scan(Generic[Known]):
         self._source, self._meter, self._pool, self._ahead, self._guide = source, meter, pool, ahead, guide
         self._tap = tap
         self._buffers = _Buffers((chunker.LOOKAHEAD * BLOCK) + WINDOW)
-        self.size = 0
+        self.size: int = 0
         self.extents: list[Extent] = []
 
     def windows(self) -> Iterator[Window[Known]]:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from casstore import log
 from casstore.artifact import Artifact, Placed
 from casstore.directories import Ids, Located
 from casstore.disk import DiskSource
@@ -153,7 +154,10 @@ class Seeds:
         source = self._sources[stretch.seed].fileno()
         try:
             fcntl.ioctl(fd, _FICLONERANGE, _FILE_CLONE_RANGE.pack(source, stretch.start, length, start))
-        except OSError:
+        except OSError as error:
+            log.info(
+                "disk", "%s: no reflinks from it: %s; copying", self._sources[stretch.seed].subject, error.strerror
+            )
             self._can_clone[stretch.seed] = False
             return None
         if os.lseek(fd, start, os.SEEK_HOLE) < start + length:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from casstore.catalog import Catalog, Entry
 from casstore.derived import Derived
 from casstore.digest import Digest
-from casstore.errors import CorruptContent, NotFound, UsageError
-from casstore.names import DigestPrefix, SnapshotName, parse_selector
+from casstore.errors import CasstoreError, CorruptContent, NotFound, UsageError
+from casstore.names import DigestPrefix, SnapshotName, is_reserved, nearest, parse_selector
 from casstore.refs import BrokenRef
 from casstore.storedir import StoreDirectory
 
@@ -32,6 +33,7 @@ def resolve(directory: StoreDirectory, derived: Derived, selector: str) -> tuple
                 raise CorruptContent(f"snapshot {wanted}: {problem}; remove the name, or pull it again with -f")
             hint = f"; a digest is written sha256:{wanted}" if re.fullmatch("[0-9a-f]{6,64}", wanted) else ""
             place = repr(directory.path)
+            hint += _meant(directory, wanted)
             raise NotFound(f"snapshot {wanted}: there is no such name in {place}{hint}; casstore list shows all")
         return digest, [wanted, *(name for name in names_of(directory, derived.catalog, digest) if name != wanted)]
     found = derived.catalog.find(wanted.hex)
@@ -57,8 +59,22 @@ def resolve_ref(directory: StoreDirectory, selector: str) -> tuple[Digest, Seque
         problem = next((f"{each.problem}; pull it again with -f" for each in broken if each.name == wanted), None)
         if problem is not None:
             raise CorruptContent(f"snapshot {wanted}: {problem}")
-        raise NotFound(f"snapshot {wanted}: there is no such name or digest in {directory.path!r}")
+        hint = "" if isinstance(wanted, DigestPrefix) else _meant(directory, wanted)
+        raise NotFound(f"snapshot {wanted}: there is no such name or digest in {directory.path!r}{hint}")
     return found.pop(), sorted(names)
+
+
+def _meant(directory: StoreDirectory, wanted: SnapshotName) -> str:
+    """Where a name may have gone: it was removed, or another one was meant."""
+    with suppress(CasstoreError):
+        if any(ref.name == wanted and ref.digest is not None for ref in directory.trash.read()):
+            return f"; it was removed, and casstore undo {wanted} takes it back"
+    with suppress(CasstoreError):
+        names = sorted(directory.refs.names())
+        close = nearest(wanted, (name for name in names if name[:1].isalnum() and not is_reserved(name)))
+        if close is not None:
+            return f"; did you mean {close}?"
+    return ""
 
 
 def names_of(directory: StoreDirectory, catalog: Catalog, digest: Digest) -> Sequence[SnapshotName]:

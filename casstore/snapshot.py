@@ -148,7 +148,7 @@ class Snapshot:
     @property
     def needs(self) -> Mapping[Digest, int]:
         """The blobs that it is made of, itself included, with their bytes."""
-        return {blob.digest: blob.size for blob in (self.root, *self.artifact_manifest.children)}
+        return self.artifact_manifest.needs
 
     def artifact(self) -> Artifact:
         """All its documents, to read the disk's content with. Nothing keeps the blobs from being collected."""

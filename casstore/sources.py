@@ -29,22 +29,20 @@ from typing import Final, NamedTuple, Self
 from casstore import durable
 from casstore.blobs import is_plain_directory
 from casstore.digest import Digest
-from casstore.disk import DiskSource, Stamp, filesystem
+from casstore.disk import DiskSource, Stamp
 from casstore.durable import Durability
 from casstore.errors import CasstoreError
 from casstore.jsondoc import dump, load_object
 from casstore.stamps import boot_id
+from casstore.statfs import filesystem_name
 
 SETTLED_NS: Final = 2_000_000_000
 MOST_RECORDS: Final = 10_000
 _MAX_RECORD: Final = 64 * 1024  # PATH_MAX is 4 KiB, each byte of which JSON may spell with six
 _VERSION: Final = 1
 _BLOCK_DEVICES: Final = "/sys/block"
-_TIMES_OF_MAPPINGS: Final = {  # f_type of statfs(2): file systems on which a mapping's first store moves ctime
-    0xEF53,  # ext2, ext3, ext4
-    0x58465342,  # xfs
-    0x9123683E,  # btrfs
-}
+_TIMES_OF_MAPPINGS: Final = {"ext4", "xfs", "btrfs"}
+"""File systems on which a mapping's first store moves ctime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +184,7 @@ def _read(path: str) -> bytes:
 
 def _is_at_rest(fd: int) -> bool:
     """Whether nobody can write to the file now, and a later change of it would move its ctime. In doubt, no."""
-    if not stat.S_ISREG(os.fstat(fd).st_mode) or filesystem(fd) not in _TIMES_OF_MAPPINGS:
+    if not stat.S_ISREG(os.fstat(fd).st_mode) or filesystem_name(fd) not in _TIMES_OF_MAPPINGS:
         return False
     return _has_no_writer(fd) and not _is_behind_loop_device(fd)
 

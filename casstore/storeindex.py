@@ -40,7 +40,8 @@ class StoreIndex:
     """The index.json in directory `root`."""
 
     def __init__(self, root: str, durability: Durability) -> None:
-        self._root, self.path, self._durability = root, os.path.join(root, "index.json"), durability
+        self.path: str = os.path.join(root, "index.json")
+        self._root, self._durability = root, durability
 
     def digest(self) -> str | None:
         """The sha256 of its bytes, in hexadecimal; None when there is no such file.

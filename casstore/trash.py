@@ -100,7 +100,8 @@ class Trash:
     """The trash in the directory `path`."""
 
     def __init__(self, path: str, durability: Durability) -> None:
-        self.path, self._durability = path, durability
+        self.path: str = path
+        self._durability = durability
 
     def read(self) -> list[RemovedRef]:
         """Every removed ref, the last removed first, then by name.

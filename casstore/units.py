@@ -52,6 +52,14 @@ def parse_size(text: str) -> int:
     return _positive(round(float(match[1]) * step**power), text)
 
 
+def size_text(count: int) -> str:
+    """Bytes for people: `N B`, else KiB, MiB or GiB with one digit."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):.1f} {unit}"
+    return f"{count} B"
+
+
 def parse_rate(text: str) -> int:
     """Bytes per second, at least 1.
 

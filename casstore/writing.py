@@ -108,14 +108,14 @@ class DiskWriter:
     def _write(self, offset: int, data: memoryview, apart: bool) -> int:
         """Write the allocated parts of some bytes; all of them are, unless they are `apart`."""
         for at, part in self._extents.parts(offset, data) if apart else ((offset, data),):
-            _pwrite_all(self._fd, part, at)
+            pwrite_all(self._fd, part, at)
         return len(data)
 
     def _write_bare(self) -> None:
         """Write the allocated bytes that no chunk covers: zeros."""
         for offset, length in _bare(self._disk, self._extents):
             for at in range(0, length, MIB):
-                _pwrite_all(self._fd, ZEROS[: min(MIB, length - at)], offset + at)
+                pwrite_all(self._fd, ZEROS[: min(MIB, length - at)], offset + at)
 
 
 def _bare(disk: DiskMap, extents: Extents) -> Iterator[tuple[int, int]]:
@@ -127,7 +127,8 @@ def _bare(disk: DiskMap, extents: Extents) -> Iterator[tuple[int, int]]:
         yield from extents.within(int(start[n]), int(gap[n]))
 
 
-def _pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+def pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+    """Write all of it at byte `offset` of a file."""
     while data:
         count = os.pwrite(fd, data, offset)
         data, offset = data[count:], offset + count

@@ -111,7 +111,8 @@ class Payloads:
     """What was taken from an archive."""
 
     def __init__(self, importer: Importer, subject: str) -> None:
-        self._importer, self.subject = importer, subject
+        self.subject: str = subject
+        self._importer = importer
         self.documents: dict[str, bytes] = {}
         self.disks: set[str] = set()
         self.seen: dict[str, Seen] = {}

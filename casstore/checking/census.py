@@ -45,7 +45,7 @@ class Census:
     def __init__(self, blobs: BlobDirectory, refs: Mapping[str, Digest], foreign: Iterable[Reached] = ()) -> None:
         self._blobs = blobs
         self.holders: list[Holder] = []
-        self.foreign = tuple(foreign)
+        self.foreign: tuple[Reached, ...] = tuple(foreign)
         self.needs: dict[Digest, Descriptor] = {}
         """By digest; as the first manifest that names the blob describes it."""
         self._users: defaultdict[Digest, array[int]] = defaultdict(lambda: array("I"))

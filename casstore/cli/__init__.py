@@ -2,7 +2,10 @@
 
     main.py        the group: finds verbs when they are asked for, starts, ends with an exit code
     failures.py    errors and signals -> text (or JSON) on stderr and an exit code
+    debug.py       what --debug shows of the library's messages
     env.py         the only place that reads the environment and the home directory
+    advice.py      after an error, the command to type next
+    template.py    --format; outputs.py: the fields of the JSON documents, from their schemas
     session.py     what the verbs share: settings, opening the store, talking
     options.py     options and arguments that several verbs have
     render.py      text and JSON; moved.py: of transfers; progress.py, bars.py: how far work is

@@ -23,7 +23,7 @@ from casstore.errors import CorruptContent
 @quiet_option
 @click.pass_context
 def adopt(ctx: click.Context, drop: bool, dry_run: bool) -> None:
-    """Give names to the snapshots that other tools, as skopeo or umoci, have put into the store.
+    """Give names to the snapshots that other tools have put here, as skopeo or umoci.
 
     Each is verified as a pull would, and keeps the name that the other tool gave it. One without, or whose name is
     taken, gets one that starts with adopted-, unless it has a name here already. What is no snapshot, is damaged, or
@@ -38,16 +38,14 @@ def adopt(ctx: click.Context, drop: bool, dry_run: bool) -> None:
         report = store.adopt(drop=drop, dry_run=dry_run)
     code = CorruptContent.exit_code if any(each.damaged for each in report.left) else 0
     if session.as_json:
-        session.emit(
-            render.document(
-                dry_run=report.dry_run,
-                adopted=[{"name": each.name, "digest": str(each.digest)} for each in report.adopted],
-                left=[
-                    {"name": each.name, "digest": each.digest, "reason": each.reason, "damaged": each.damaged}
-                    for each in report.left
-                ],
-                drop=report.drop,
-            )
+        session.emit_document(
+            dry_run=report.dry_run,
+            adopted=[{"name": each.name, "digest": str(each.digest)} for each in report.adopted],
+            left=[
+                {"name": each.name, "digest": each.digest, "reason": each.reason, "damaged": each.damaged}
+                for each in report.left
+            ],
+            drop=report.drop,
         )
         ctx.exit(code)
     for snapshot in report.adopted:

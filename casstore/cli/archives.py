@@ -126,7 +126,7 @@ def export(
         click.get_current_context().exit(StorageError.exit_code)
     _tell_exported(session, snapshot, out, exported, start)
     if form in {None, "0.4"} and not plain_tar and out != "-" and not out.endswith(".zst"):
-        session.say("microsandbox 0.4 reads a compressed archive only if its name ends in .zst")
+        session.say("it is compressed with zstd: microsandbox 0.4 reads that only if its name ends in .zst")
     if exported.id != known:
         session.say(f"{snapshot} is {known} here, and {exported.id} in the archive")
 
@@ -154,7 +154,7 @@ def _image_cache(session: Session) -> str:
 def _tell_exported(session: Session, snapshot: str, out: str, exported: Exported, start: float) -> None:
     seconds = time.monotonic() - start
     if session.as_json:
-        document = render.document(
+        session.emit_document(
             digest=str(exported.digest),
             id=str(exported.id),
             path=out,
@@ -163,7 +163,6 @@ def _tell_exported(session: Session, snapshot: str, out: str, exported: Exported
             written_bytes=exported.written,
             seconds=round(seconds, 3),
         )
-        session.emit(document)
     elif out != "-":
         session.emit(render.printable(out))
     parents = len(exported.names) - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from casstore.cli import render
 from casstore.cli.progress import Display, Rate, State
@@ -17,6 +17,8 @@ _ROWS = 4
 """Parts that get a bar of their own; the others are counted."""
 _LABEL = 24
 """Characters of a part's name that are shown."""
+_ALL_FIT = 76
+"""Columns that a terminal needs for all that is told; where they are fewer, rate and time left are not."""
 
 
 class Bars(Display):
@@ -25,8 +27,9 @@ class Bars(Display):
     rich is imported when the first second has passed, which most commands never see.
     """
 
-    patience = 1.0
-    interval = pulse = 0.1
+    patience: ClassVar[float] = 1.0
+    interval: ClassVar[float] = 0.1
+    pulse: ClassVar[float] = 0.1
     _bars: Progress | None = None
     _phase = ""
     _all: TaskID
@@ -96,10 +99,14 @@ def _make() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
+    console = Console(stderr=True, highlight=False, force_terminal=True)
+    is_narrow = console.width < _ALL_FIT
+    fields = ("moved",) if is_narrow else ("moved", "rate", "left")
     return Progress(
-        TextColumn("{task.description:>24}", markup=False),
-        BarColumn(),
-        *(TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("moved", "rate", "left")),
-        console=Console(stderr=True, highlight=False, force_terminal=True),
+        TextColumn("{task.description}" if is_narrow else f"{{task.description:>{_LABEL}}}", markup=False),
+        BarColumn(bar_width=None if is_narrow else 40),
+        *(TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in fields),
+        console=console,
         transient=True,
+        expand=is_narrow,
     )

@@ -167,7 +167,7 @@ def create(
         wanted = Wanted(parse_labels(labels), force, integrity, parent, trust_mtime, on_secrets, options)
         click.get_current_context().exit(create_from_sandboxes(session, destination, sandboxes, wanted, all_stopped))
     if len(disks) != 1:
-        raise click.UsageError(f"expected one --disk, or --from SANDBOX, got {len(disks) or 'none'}")
+        raise click.UsageError(f"expected one --disk FILE, or --from SANDBOX, got {len(disks) or 'none'}")
     if destination is None:
         raise click.UsageError("missing NAME|PATH: only sandboxes have names to go by")
     disk_name, source = _parse_disk(session, disks[0], block_device=block_device)
@@ -195,6 +195,8 @@ def create(
         progress = stack.enter_context(session.progress(expected=_allocated(source)))
         snapshot = make(config, options=options, progress=progress)
     tell_created(session, snapshot, time.monotonic() - start)
+    if config.destination.path is not None and not session.as_json:
+        session.say(f"it is in the directory {destination} alone: names in the store have no / in them")
 
 
 def _take_in(session: Session, path: str, name: str | None, options: ImportOptions) -> None:

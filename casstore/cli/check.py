@@ -149,27 +149,25 @@ def _tell(
             " next one begins where this one began; --read-data=1/7, 2/7 and so on come past everything"
         )
     if session.as_json:
-        session.emit(
-            render.document(
-                ok=now.ok,
-                store=session.settings.store,
-                checked={
-                    "snapshots": first.snapshots,
-                    "blobs": first.blobs,
-                    "blob_bytes": first.blob_bytes,
-                    "read_blobs": first.read,
-                    "read_bytes": first.read_bytes,
-                    "finished": first.finished,
-                },
-                findings=[_document(finding) for finding in now.findings],
-                repair=None
-                if done is None
-                else {
-                    "mended": [_document(finding) for finding in done.mended],
-                    "problems": list(done.problems),
-                    "sources": [dataclasses.asdict(source) for source in done.sources],
-                },
-            )
+        session.emit_document(
+            ok=now.ok,
+            store=session.settings.store,
+            checked={
+                "snapshots": first.snapshots,
+                "blobs": first.blobs,
+                "blob_bytes": first.blob_bytes,
+                "read_blobs": first.read,
+                "read_bytes": first.read_bytes,
+                "finished": first.finished,
+            },
+            findings=[_document(finding) for finding in now.findings],
+            repair=None
+            if done is None
+            else {
+                "mended": [_document(finding) for finding in done.mended],
+                "problems": list(done.problems),
+                "sources": [dataclasses.asdict(source) for source in done.sources],
+            },
         )
         return
     if session.quiet and now.ok:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 _HEADING = "Connection"
-DEFAULTS = {"timeout": 60.0, "min_rate": 1024, "retries": 5}
+DEFAULTS: dict[str, float] = {"timeout": 60.0, "min_rate": 1024, "retries": 5}
 """As in RegistryOptions, which is slow to import; there `retries` are `attempts`, the first one included."""
 
 
@@ -82,7 +82,7 @@ def _rate_or_none(text: str) -> int:
     return 0 if text == "0" else units.parse_rate(text)
 
 
-connection_options = gathered(
+connection_options: Callable[[F], F] = gathered(
     Connection,
     "connection",
     _option("--plain-http", is_flag=True, help="Use http instead of https."),

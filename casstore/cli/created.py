@@ -41,7 +41,7 @@ def parse_destination(text: str) -> SnapshotDestination:
 def tell_created(session: Session, snapshot: Snapshot, seconds: float) -> None:
     """Digest and path on stdout, what it cost on stderr; or one JSON document."""
     if session.as_json:
-        session.emit(render.document(**created_document(snapshot, seconds)))
+        session.emit_document(**created_document(snapshot, seconds))
         return
     say_created(session, snapshot, seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ _CREDENTIALS = frozenset(
 def prepare() -> None:
     """What has to be set before anything else is imported."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's algebra is not used; its threads take 40 ms to start
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what a locale cannot say is escaped, as stderr does anyway
 
 
 @dataclass(frozen=True, slots=True)

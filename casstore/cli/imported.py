@@ -123,10 +123,8 @@ def _emit(
     seconds: float,
     trust: Trust | None,
 ) -> None:
-    session.emit(
-        render.document(
-            snapshots=[arrival.document(trust) for arrival in arrivals],
-            skipped=[{"path": path, "error": type(error).__name__, "message": str(error)} for path, error in skipped],
-            seconds=round(seconds, 3),
-        )
+    session.emit_document(
+        snapshots=[arrival.document(trust) for arrival in arrivals],
+        skipped=[{"path": path, "error": type(error).__name__, "message": str(error)} for path, error in skipped],
+        seconds=round(seconds, 3),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from casstore.cli.options import json_option, quiet_option, verb
-from casstore.cli.render import document, printable
+from casstore.cli.render import printable
 from casstore.cli.session import Session
 
 
@@ -31,7 +31,7 @@ def init(session: Session, shared: bool) -> None:
     with session.make_store(share=shared) as store:
         is_new, mode = store.is_new, store.mode
     if session.as_json:
-        session.emit(document(path=store.path, made=is_new, mode=f"{mode:04o}"))
+        session.emit_document(path=store.path, made=is_new, mode=f"{mode:04o}")
         return
     session.emit(printable(store.path))
     state = "made" if is_new else "it was there already"

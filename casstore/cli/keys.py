@@ -11,7 +11,7 @@ import click
 from casstore.cli.env import expand_home
 from casstore.cli.keyfiles import Passphrases, passphrase_option, private_key, read_key_file
 from casstore.cli.options import Verb, VerbGroup, force_option, json_option, quiet_option
-from casstore.cli.render import document, fields, printable
+from casstore.cli.render import fields, printable
 from casstore.cli.session import Session
 from casstore.errors import AlreadyExists
 
@@ -81,7 +81,7 @@ def generate(
             write_all(fd, content)
     if session.as_json:
         told = {"private_file": private, "public_file": public, "encrypted": passphrase is not None}
-        session.emit(document(**_facts(made.public), **told))
+        session.emit_document(**_facts(made.public), **told)
         return
     session.emit(str(made.public.fingerprint))
     state = "not encrypted" if no_passphrase else "encrypted"
@@ -107,7 +107,7 @@ def show(session: Session, files: tuple[str, ...], passphrase_file: str | None) 
     passphrases = Passphrases(session.settings, passphrase_file)
     shown = [{"file": file, **_look(file, passphrases)} for file in files]
     if session.as_json:
-        session.emit(document(keys=shown))
+        session.emit_document(keys=shown)
         return
     for number, facts in enumerate(shown):
         if number:

@@ -8,7 +8,7 @@ import click
 
 from casstore.cli.connection import Connection, connection_options, registry_options
 from casstore.cli.identity import auth_file, others_that_know
-from casstore.cli.options import verb
+from casstore.cli.options import quiet_option, verb
 from casstore.cli.session import Session
 
 
@@ -22,6 +22,7 @@ from casstore.cli.session import Session
 @click.option("-u", "--username", metavar="USER", help="The user; asked for on a terminal.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @connection_options
+@quiet_option
 @click.pass_obj
 def login(session: Session, host: str, username: str | None, password_stdin: bool, connection: Connection) -> None:
     """Check a password with a registry, and keep it.
@@ -56,6 +57,7 @@ def login(session: Session, host: str, username: str | None, password_stdin: boo
 
 @verb("logout", examples="casstore logout registry.example")
 @click.argument("host")
+@quiet_option
 @click.pass_obj
 def logout(session: Session, host: str) -> None:
     """Forget the password for a registry, where login keeps it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -12,19 +13,26 @@ import click
 from casstore import __version__, units
 from casstore.cli.env import Settings
 from casstore.cli.failures import Report, run
-from casstore.cli.options import naming_the_verb, read_as
+from casstore.cli.options import naming_the_verb, read_as, summary
 from casstore.cli.session import Session
 
-_SECTIONS = {
+SECTIONS = {
     "Snapshots": {
         "create": "capture:create",
         "list": "snapshots:list_snapshots",
+        "tree": "tree:tree",
         "inspect": "snapshots:inspect",
         "verify": "verification:verify",
         "restore": "capture:restore",
         "tag": "snapshots:tag",
         "remove": "snapshots:remove",
         "undo": "removal:undo",
+    },
+    "Looking into disks": {
+        "files": "files:files",
+        "cat": "filecontent:cat",
+        "cp": "filecontent:cp",
+        "diff": "diff:diff",
     },
     "Archives and artifact directories": {
         "export": "archives:export",
@@ -43,7 +51,9 @@ _SECTIONS = {
     },
     "Upkeep": {
         "init": "init:init",
+        "doctor": "doctor:doctor",
         "stats": "stats:stats",
+        "report": "report:report",
         "check": "check:check",
         "prune": "retention:prune",
         "gc": "upkeep:gc",
@@ -52,7 +62,7 @@ _SECTIONS = {
         "completion": "completion:completion",
     },
 }
-_VERBS = {verb: home for verbs in _SECTIONS.values() for verb, home in verbs.items()}
+_VERBS = {verb: home for verbs in SECTIONS.values() for verb, home in verbs.items()}
 _ALIASES = {"ls": "list", "rm": "remove", "df": "stats", "save": "export", "load": "import"}
 
 _START = """\
@@ -64,6 +74,7 @@ casstore keeps snapshots of disks, and moves them to and from container registri
   casstore restore NAME FILE           write a disk back
   casstore push NAME HOST/REPO:TAG     copy a snapshot to a registry
   casstore pull HOST/REPO:TAG          and from one
+  casstore doctor                      look for what does not work here
 
 All verbs: casstore --help. About one: casstore VERB --help."""
 
@@ -94,10 +105,17 @@ class CommandLine(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with a guess at what was meant."""
         known = [*_VERBS, *_ALIASES]
+        if args[0] == "help" and not ctx.resilient_parsing:  # as git, docker and restic have it
+            if not args[1:]:
+                click.echo(ctx.get_help())
+                ctx.exit()
+            args = [*args[1:], "--help"]
         if not ctx.resilient_parsing and args[0] not in known and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            close = get_close_matches(args[0], known, n=1)
+            from casstore.cli.meant import OTHER_WORDS
+
+            close = [OTHER_WORDS[args[0]]] if args[0] in OTHER_WORDS else get_close_matches(args[0], known, n=1)
             ctx.fail(f"no such verb: {args[0][:80]}" + (f"; did you mean {close[0]}?" if close else ""))
         return super().resolve_command(ctx, args)
 
@@ -105,12 +123,12 @@ class CommandLine(click.Group):
         """The verbs, grouped by purpose."""
         spellings = {verb: f"{verb}, {alias}" for alias, verb in _ALIASES.items()}
         width = max(len(spellings.get(verb, verb)) for verb in _VERBS)
-        for section, verbs in _SECTIONS.items():
+        for section, verbs in SECTIONS.items():
             with formatter.section(section):
                 rows = []
                 for name in verbs:
                     command = self.get_command(ctx, name)
-                    text = command.get_short_help_str(formatter.width) if command else ""
+                    text = summary(command, formatter.width - width - 4) if command else ""
                     rows.append((spellings.get(name, name).ljust(width), text))
                 formatter.write_dl(rows)
 
@@ -130,7 +148,16 @@ class CommandLine(click.Group):
 
         if not standalone_mode:
             return body()
-        sys.exit(run(body, Report.for_arguments(words, color=Settings.read().color)))
+        report = Report.for_arguments(words, color=Settings.read().color, advise=partial(self._advise, words))
+        sys.exit(run(body, report))
+
+    def _advise(self, words: Sequence[str], error: BaseException) -> str | None:
+        """The command to type after an error."""
+        from casstore.cli.advice import advise, take_apart
+        from casstore.cli.meant import RULES
+
+        typed = take_apart(self, words)
+        return None if typed is None else advise(error, typed, RULES)
 
 
 @click.group(
@@ -156,10 +183,10 @@ class CommandLine(click.Group):
     callback=read_as(units.parse_wait),
     help="How long to wait for another casstore that holds a lock.",
 )
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Show on stderr what happens inside, and the traceback of an error.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
-def main(ctx: click.Context, store: str | None, durability: str, wait: float) -> None:
+def main(ctx: click.Context, store: str | None, durability: str, wait: float, *, debug: bool) -> None:
     """Keep snapshots of disks in a content-addressed store; move them to and from container registries.
 
     SNAPSHOT is a name, or a digest or id `sha256:...` of which 6 digits are enough. A reference is
@@ -170,5 +197,9 @@ def main(ctx: click.Context, store: str | None, durability: str, wait: float) ->
     settings = Settings.read(store=store)
     ctx.color = None if settings.color else False
     ctx.obj = Session(settings, durable=durability == "full", wait=wait)
+    if debug:
+        from casstore.cli.debug import show_messages
+
+        ctx.call_on_close(show_messages(ctx.obj))
     if ctx.invoked_subcommand is None:
         click.echo(_START)

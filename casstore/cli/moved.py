@@ -32,7 +32,7 @@ def tell_transfers(
     if session.as_json:
         documents = [_document(report) | verdicts_document(report.verdicts, trust) for report in reports]
         content = {"transfers": documents} if everything else documents[-1] | {"parents": documents[:-1]}
-        session.emit(render.document(**content, seconds=round(seconds, 3)))
+        session.emit_document(**content, seconds=round(seconds, 3))
         return
     if not reports:
         session.say("No snapshots.")
@@ -82,24 +82,22 @@ def tell_plans(session: Session, plans: Sequence[Plan]) -> None:
     present = {blob.digest: blob.size for plan in plans for blob in plan.present if blob.digest not in absent}
     total = sum(blob.size for blob in missing)
     if session.as_json:
-        session.emit(
-            render.document(
-                dry_run=True,
-                artifacts=[{"name": plan.name, "digest": str(plan.root.digest)} for plan in plans],
-                blobs=[
-                    {
-                        "digest": str(blob.digest),
-                        "kind": blob.kind,
-                        "media_type": blob.media_type,
-                        "bytes": blob.size,
-                    }
-                    for blob in missing
-                ],
-                missing_blobs=len(missing),
-                missing_bytes=total,
-                present_blobs=len(present),
-                present_bytes=sum(present.values()),
-            )
+        session.emit_document(
+            dry_run=True,
+            artifacts=[{"name": plan.name, "digest": str(plan.root.digest)} for plan in plans],
+            blobs=[
+                {
+                    "digest": str(blob.digest),
+                    "kind": blob.kind,
+                    "media_type": blob.media_type,
+                    "bytes": blob.size,
+                }
+                for blob in missing
+            ],
+            missing_blobs=len(missing),
+            missing_bytes=total,
+            present_blobs=len(present),
+            present_bytes=sum(present.values()),
         )
         return
     for blob in missing:

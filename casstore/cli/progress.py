@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from casstore.progress import Part, ProgressEvent
 
 KINDS = ("auto", "bar", "plain", "json", "none")
-_STYLES: dict[str, Any] = {"warning": {"fg": "yellow"}, "error": {"fg": "red", "bold": True}}
+_STYLES: dict[str, Any] = {"debug": {"dim": True}, "warning": {"fg": "yellow"}, "error": {"fg": "red", "bold": True}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +180,9 @@ class Display(Silent, ABC):
 class Lines(Display):
     """A line now and then: for logs. `pushing: 12.0 MiB of 64.0 MiB (18 %), 3.0 MiB/s, 17.3 s left`."""
 
-    patience = 3.0
-    interval = pulse = 5.0
+    patience: ClassVar[float] = 3.0
+    interval: ClassVar[float] = 5.0
+    pulse: ClassVar[float] = 5.0
     _before: tuple[str, float, int] = ("", 0.0, 0)
 
     def _show(self, state: State) -> None:
@@ -203,9 +204,9 @@ class Lines(Display):
 class JsonLines(Objects, Display):
     """One JSON object a line, for programs. The last state of every phase is written, however short the work was."""
 
-    patience = 0.0
-    interval = 0.5
-    pulse = 5.0
+    patience: ClassVar[float] = 0.0
+    interval: ClassVar[float] = 0.5
+    pulse: ClassVar[float] = 5.0
     _written: State | None = None
 
     def _end_phase(self) -> None:

@@ -43,13 +43,13 @@ def show_list(session: Session, reference: str, connection: Connection, *, refer
     options, stores = _options(session, connection)
     entries = list_remote(reference, options, referrers=referrers, stores=stores)
     if session.as_json:
-        session.emit(render.document(reference=reference, tags=[_entry_document(entry) for entry in entries]))
+        session.emit_document(reference=reference, tags=[_entry_document(entry) for entry in entries])
         return
     if session.quiet:
         for digest in dict.fromkeys(str(entry.digest) for entry in entries if entry.digest is not None):
             session.emit(digest)
     elif not entries:
-        session.say("No tags.")
+        session.say(f"No tags: {reference} is empty, or not there.")
     else:
         head, *lines = render.table(_HEAD, [_row(entry) for entry in entries])
         session.emit(click.style(head, bold=True))
@@ -93,7 +93,7 @@ def show(session: Session, reference: str, connection: Connection, trust: Trust 
     options, stores = _options(session, connection, trust)
     found = inspect_remote(reference, options, stores=stores)
     if session.as_json:
-        session.emit(render.document(**_document(found), **signatures_document(found.signatures, trust)))
+        session.emit_document(**_document(found), **signatures_document(found.signatures, trust))
     else:
         pairs = [*_fields(found), *signature_fields(found.signatures, trust)]
         session.emit("\n".join(render.fields(pairs)))

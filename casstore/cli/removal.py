@@ -52,7 +52,7 @@ def undo(ctx: click.Context, selector: str | None, rename: str | None, only_list
         taken_back = [{**render.removed(each.removed), "name": each.name} for each in taken]
         problems = [{"name": each.removed.name, "problem": each.problem} for each in found if each.problem]
         content = {"taken_back": taken_back, "removed": [render.removed(ref) for ref in left], "problems": problems}
-        session.emit(render.document(dry_run=dry_run, **content))
+        session.emit_document(dry_run=dry_run, **content)
     elif only_list:
         _show_removed(session, left, used)
     else:

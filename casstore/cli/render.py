@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from casstore.units import size_text
+from casstore.visible import visible
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,28 +22,8 @@ _GAP = " " * 4
 _KEY = 16
 _CELL = 128  # a name has at most as many characters
 
-
-def printable(text: str) -> str:
-    r"""`text` with everything that is no visible character escaped, as `\u001b`.
-
-    Labels, names, paths and messages may come from anywhere: control and bidirectional characters in them must reach
-    no terminal. Spaces stay; so do letters of all scripts.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(ord(char)) for char in text)
-
-
-def _escape(code: int) -> str:
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-
-
-def size(count: int) -> str:
-    """Bytes for people: `N B`, else KiB, MiB or GiB with one digit."""
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if count >= 1 << shift:
-            return f"{count / (1 << shift):.1f} {unit}"
-    return f"{count} B"
+printable = visible
+size = size_text
 
 
 def duration(seconds: float) -> str:
@@ -53,6 +37,20 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """`1 blob`, `2 blobs`."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def path_text(path: bytes) -> str:
+    r"""A path on a disk, for JSON; bytes that are no UTF-8 are `\udc80` to `\udcff`, which `printable` escapes."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def can_show(text: str) -> bool:
+    """Whether the standard output's encoding has these characters."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def them(number: int) -> str:

@@ -124,7 +124,7 @@ def prune(
             policy, now=datetime.now(UTC), grouping=group_by, labels=only, dry_run=dry_run, allow_none=allow_none
         )
     if session.as_json:
-        session.emit(render.document(**_prune_document(report, group_by)))
+        session.emit_document(**_prune_document(report, group_by))
     elif session.quiet:
         for name in report.removed:
             session.emit(name)

@@ -19,16 +19,14 @@ def report_salvaged(session: Session, wanted: str, salvaged: Salvaged, seconds: 
     """Show what became of the disk; returns the exit code."""
     missing = salvaged.missing
     if session.as_json:
-        session.emit(
-            render.document(
-                digest=str(salvaged.digest),
-                path=salvaged.path,
-                size_bytes=salvaged.size,
-                missing_bytes=salvaged.missing_bytes,
-                missing=[{"offset": offset, "length": length} for offset, length in missing],
-                problems=list(salvaged.problems),
-                seconds=round(seconds, 3),
-            )
+        session.emit_document(
+            digest=str(salvaged.digest),
+            path=salvaged.path,
+            size_bytes=salvaged.size,
+            missing_bytes=salvaged.missing_bytes,
+            missing=[{"offset": offset, "length": length} for offset, length in missing],
+            problems=list(salvaged.problems),
+            seconds=round(seconds, 3),
         )
         return DAMAGED if missing else 0
     session.emit(render.printable(salvaged.path))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from casstore.cli import render
 from casstore.cli.created import created_document, parse_destination, say_created, tell_created
 from casstore.cli.session import Session
 from casstore.errors import (
@@ -108,7 +107,7 @@ def create_from_sandboxes(
         _create_all(session, store, name, named, wanted, outcome, given=sandboxes)
         session.tell_taken_over(store)
     if session.as_json:
-        session.emit(render.document(**outcome.document()))
+        session.emit_document(**outcome.document())
     elif not outcome.made and not outcome.failed:
         session.say(f"no sandbox to capture in {session.settings.microsandbox_home}")
     return outcome.failed[0][1].exit_code if outcome.failed else 0

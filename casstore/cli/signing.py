@@ -153,7 +153,7 @@ def sign(session: Session, snapshot: str, signer: Signer, connection: Connection
             where, repository = f"oci:{store.path}", signing.repository_at(None)
         wanted, more = snapshot, "; push --referrers takes it along"
     if session.as_json:
-        session.emit(_document(digest, signed, where=where, repository=repository))
+        session.emit_document(**_document(digest, signed, where=where, repository=repository))
         return
     for each in signed:
         session.emit(render.printable(f"{each.key.fingerprint}  {digest}  {where}@{each.descriptor.digest}"))
@@ -167,10 +167,10 @@ def tell_signed(session: Session, what: str, keys: Iterable[str], repository: st
     )
 
 
-def _document(digest: Digest, signed: Sequence[Signed], *, where: str, repository: str | None) -> str:
-    return render.document(
-        reference=f"{where}@{digest}",
-        digest=str(digest),
-        repository=repository,
-        signatures=made_documents(signed),
-    )
+def _document(digest: Digest, signed: Sequence[Signed], *, where: str, repository: str | None) -> dict[str, Any]:
+    return {
+        "reference": f"{where}@{digest}",
+        "digest": str(digest),
+        "repository": repository,
+        "signatures": made_documents(signed),
+    }

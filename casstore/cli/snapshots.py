@@ -12,6 +12,7 @@ from casstore.cli.connection import Connection, connection_options
 from casstore.cli.damage import with_next_step
 from casstore.cli.options import (
     complete_names,
+    complete_places,
     force_option,
     json_option,
     label_filters,
@@ -47,7 +48,7 @@ _HEAD = ("NAME", "IMAGE", "SIZE", "ALLOCATED", "UNIQUE", "CREATED (UTC)", "DIGES
     casstore ls registry.example/team/disks
     casstore ls oci:/media/backup --json""",
 )
-@click.argument("reference", required=False, metavar="[HOST/REPO|oci:DIR]")
+@click.argument("reference", required=False, metavar="[HOST/REPO|oci:DIR]", shell_complete=complete_places)
 @click.option("--label", "labels", multiple=True, metavar="K[=V]", help="Only those with this label; several: all.")
 @click.option("--dir", "directory", metavar="DIR", help="What lies in the stores and layouts in DIR, instead.")
 @click.option("--referrers", is_flag=True, help="Elsewhere: also the tags that signatures are kept under.")
@@ -85,12 +86,10 @@ def list_snapshots(
         handles = store.list(wanted)
         problems, foreign = store.problems(), store.foreign()
     if session.as_json:
-        session.emit(
-            render.document(
-                snapshots=[_handle_document(handle) for handle in handles],
-                problems=[{"name": problem.name, "problem": problem.problem} for problem in problems],
-                foreign=list(foreign),
-            )
+        session.emit_document(
+            snapshots=[_handle_document(handle) for handle in handles],
+            problems=[{"name": problem.name, "problem": problem.problem} for problem in problems],
+            foreign=list(foreign),
         )
         return
     _show(session, [_row(handle.name, handle.manifest, handle.entry, handle.digest) for handle in handles])
@@ -111,12 +110,10 @@ def _list_directory(session: Session, directory: str, wanted: dict[str, str | No
     ]
     found.sort(key=lambda snapshot: snapshot.created_at, reverse=True)
     if session.as_json:
-        session.emit(
-            render.document(
-                snapshots=[_snapshot_document(snapshot) for snapshot in found],
-                problems=[{"name": path, "problem": str(error)} for path, error in problems],
-                foreign=[],
-            )
+        session.emit_document(
+            snapshots=[_snapshot_document(snapshot) for snapshot in found],
+            problems=[{"name": path, "problem": str(error)} for path, error in problems],
+            foreign=[],
         )
         return
     _show(session, [_row(snapshot.names[0], snapshot.manifest, None, snapshot.digest) for snapshot in found])
@@ -188,6 +185,7 @@ def _snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
 @click.option("--verify", "verify_too", is_flag=True, help="Verify it as well; the exit code is that of verify.")
 @trust_options()
 @json_option
+@quiet_option
 @progress_option
 @connection_options
 @click.pass_obj
@@ -215,7 +213,7 @@ def inspect(session: Session, snapshot: str, verify_too: bool, trusted: Trusted,
                 report = found.verify(progress=progress)
     if session.as_json:
         document = _inspect_document(found, entry, lineage, referrers, report)
-        session.emit(render.document(**document, **signatures_document(signatures, trust)))
+        session.emit_document(**document, **signatures_document(signatures, trust))
     else:
         pairs = _inspect_fields(found, entry, lineage, referrers, report)
         session.emit("\n".join(render.fields([*pairs, *signature_fields(signatures, trust)])))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from casstore.cli import render
-from casstore.cli.options import json_option, selector, verb
+from casstore.cli.options import json_option, quiet_option, selector, verb
 from casstore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _HEAD = ("NAME", "LOGICAL", "ALLOCATED", "STORED", "UNIQUE", "SHARED", "DEDUP", 
 )
 @selector("snapshots", nargs=-1, required=False)
 @json_option
+@quiet_option
 @click.pass_obj
 def stats(session: Session, snapshots: tuple[str, ...]) -> None:
     """Show what snapshots take: all of them, or those that are named.
@@ -39,7 +40,7 @@ def stats(session: Session, snapshots: tuple[str, ...]) -> None:
     with session.open_store() as store:
         found = store.stats(snapshots or None)
     if session.as_json:
-        session.emit(render.document(**_document(found)))
+        session.emit_document(**_document(found))
     elif not found.snapshots:
         session.say("No snapshots.")
     else:

@@ -16,6 +16,7 @@ from casstore.cli.failures import stopping
 from casstore.cli.moved import tell_plans, tell_transfers
 from casstore.cli.options import (
     complete_names,
+    complete_places,
     force_option,
     gathered,
     json_option,
@@ -87,7 +88,7 @@ def _library_options(registries: Registries, transfer: Transfer, trust: Trust | 
     casstore push --all registry.example/team/disks --dry-run""",
 )
 @click.argument("snapshot", required=False, shell_complete=complete_names)
-@click.argument("reference", required=False)
+@click.argument("reference", required=False, shell_complete=complete_places)
 @click.option("--all", "everything", is_flag=True, help="Push all that is in the store, each under all its names.")
 @click.option("--with-parents", is_flag=True, help="Push first what it comes from, as far as that is in the store.")
 @click.option(
@@ -143,7 +144,7 @@ def push(
                 plans = store.plan_push(snapshot, reference, with_parents=with_parents, options=options)
             tell_plans(session, plans)
             return
-        with session.progress() as progress, stopping("what arrived there is not sent again by the next push"):
+        with session.progress() as progress, stopping("finished blobs are not sent again by the next push"):
             if everything:
                 reports = store.push_all(reference, signing=signing, options=options, progress=progress)
             else:
@@ -184,7 +185,7 @@ def _signatures(store: Store, snapshot: str) -> int:
     casstore pull registry.example/team/disks:base --key release.pub --no-rollback
     casstore pull registry.example/team/disks:base --limit-rate 10MiB/s --deadline 2h""",
 )
-@click.argument("reference")
+@click.argument("reference", shell_complete=complete_places)
 @click.option("--name", metavar="NAME", help="The name to give it; the tag, if there is one.")
 @force_option("Let the name stand for this snapshot if it stands for another.")
 @trust_options(rollback=True)
@@ -252,7 +253,7 @@ class Sides:
     dst_insecure: bool
 
 
-side_options = gathered(
+side_options: Callable[[F], F] = gathered(
     Sides,
     "sides",
     click.option("--src-plain-http", is_flag=True, help="Use http instead of https, for SRC only."),
@@ -269,8 +270,8 @@ side_options = gathered(
     casstore copy registry.example/team/disks:base oci:/media/usb:base
     casstore copy oci:/media/usb:base 127.0.0.1:5000/disks --dst-plain-http --dry-run""",
 )
-@click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST")
+@click.argument("source", metavar="SRC", shell_complete=complete_places)
+@click.argument("destination", metavar="DST", shell_complete=complete_places)
 @side_options
 @trust_options()
 @transfer_options
@@ -315,7 +316,7 @@ def copy(
     if transfer.dry_run:
         tell_plans(session, [plan_copy(src, dst, options, stores=stores)])
         return
-    with session.progress() as progress, stopping("what arrived there is not sent again by the next copy"):
+    with session.progress() as progress, stopping("finished blobs are not sent again by the next copy"):
         report = copy_between(src, dst, options, progress=progress, stores=stores)
     tell_transfers(session, "copied to", [report], time.monotonic() - start, trust=trust)
 

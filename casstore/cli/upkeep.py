@@ -56,18 +56,16 @@ def gc(session: Session, dry_run: bool, keep_trash: float | None) -> None:
     with session.open_store() as store:
         report = store.gc(dry_run=dry_run, keep_trash=keep_trash)
     if session.as_json:
-        session.emit(
-            render.document(
-                dry_run=report.dry_run,
-                removed=[str(digest) for digest in report.removed],
-                freed_bytes=report.freed,
-                kept=report.kept,
-                foreign=report.foreign,
-                unknown=list(report.unknown),
-                dead_operations=report.dead_operations,
-                dropped=[render.removed(ref) for ref in report.dropped],
-                kept_removed=[render.removed(ref) for ref in report.kept_removed],
-            )
+        session.emit_document(
+            dry_run=report.dry_run,
+            removed=[str(digest) for digest in report.removed],
+            freed_bytes=report.freed,
+            kept=report.kept,
+            foreign=report.foreign,
+            unknown=list(report.unknown),
+            dead_operations=report.dead_operations,
+            dropped=[render.removed(ref) for ref in report.dropped],
+            kept_removed=[render.removed(ref) for ref in report.kept_removed],
         )
         return
     verbs = "would remove" if dry_run else "removed"

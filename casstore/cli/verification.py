@@ -13,7 +13,7 @@ from casstore.cli import remotes, render
 from casstore.cli.connection import Connection, Registries, connection_options
 from casstore.cli.damage import REPAIR, is_damage
 from casstore.cli.failures import UNVERIFIABLE
-from casstore.cli.options import complete_names, json_option, progress_option, verb, workers_option
+from casstore.cli.options import complete_names, json_option, progress_option, quiet_option, verb, workers_option
 from casstore.cli.session import Session
 from casstore.cli.signatures import signature_fields, signatures_document
 from casstore.cli.trust import Trusted, trust_of, trust_options
@@ -74,6 +74,7 @@ def exit_code(report: VerifyReport) -> int:
 @trust_options()
 @workers_option
 @json_option
+@quiet_option
 @progress_option
 @connection_options
 @click.pass_context
@@ -120,7 +121,7 @@ def verify(
                 tell(_verify(session, store, wanted, workers or 0, trust, signatures_only=signatures_only))
     codes = [code for outcome in outcomes if (code := outcome.exit_code)]
     if session.as_json:
-        session.emit(render.document(ok=not codes, snapshots=[outcome.document(trust) for outcome in outcomes]))
+        session.emit_document(ok=not codes, snapshots=[outcome.document(trust) for outcome in outcomes])
     elif any(outcome.error is not None and is_damage(outcome.error) for outcome in outcomes):
         session.say(REPAIR)
     ctx.exit(min(codes, key=_urgency, default=0))

@@ -7,16 +7,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from casstore.credentials.helper import CredentialHelper, HelperOptions
 from casstore.credentials.source import Credentials
 from casstore.durable import replace_file
-from casstore.errors import DocumentError, UsageError, storage_errors
+from casstore.errors import DocumentError, InvalidReference, UsageError, storage_errors
 from casstore.jsondoc import load_object
+from casstore.reference import parse_host
 
 _LIMIT = 1 << 20
 """Bytes of such a file; real ones have a few hundred."""
@@ -34,7 +37,7 @@ class DockerConfig:
     """
 
     def __init__(self, path: str, *, helpers: HelperOptions | None = None) -> None:
-        self.path = path
+        self.path: str = path
         self._helpers = helpers
 
     def lookup(self, host: str, repository: str = "") -> Credentials | None:
@@ -59,6 +62,32 @@ class DockerConfig:
     def helper(self, host: str) -> CredentialHelper | None:
         """The helper that keeps the credentials of `host`, if this file says so. Raises as `lookup`."""
         return self._helper(self._load(), host)
+
+    def hosts(self) -> list[str]:
+        """The registries that the file has an entry for, of paths and in spellings of old too, sorted. What no
+        reference could name is left out; helpers are not asked.
+
+        Raises:
+            DocumentError, StorageError: as `lookup`.
+        """
+        document = self._load()
+        hosts = set()
+        for key in (*self._section(document, "auths"), *self._section(document, "credHelpers")):
+            with contextlib.suppress(InvalidReference):
+                host = parse_host(re.sub(r"^https?://", "", key).partition("/")[0])
+                hosts.add("docker.io" if host in _ALIASES["docker.io"] else host)
+        return sorted(hosts)
+
+    def helper_programs(self) -> list[str]:
+        """The programs of all credential helpers that the file names, sorted. Raises as `hosts`; and
+
+        Raises:
+            HelperFailed: the name of one is none.
+        """
+        document = self._load()
+        named = [*self._section(document, "credHelpers").values(), document.get("credsStore", "")]
+        names = {name for name in named if isinstance(name, str) and name}
+        return sorted(CredentialHelper(name, HelperOptions("", {})).program for name in names)
 
     def store(self, host: str, credentials: Credentials) -> None:
         """Give the credentials of `host` to its helper; without one, write them to the file.

@@ -59,7 +59,7 @@ class CredentialHelper:
         """Raises HelperFailed: the name is none."""
         if not _NAME.match(name):
             raise HelperFailed(f"credential helper {ascii(name[:100])}: expected letters, digits, '.', '_' and '-'")
-        self.program = f"docker-credential-{name}"
+        self.program: str = f"docker-credential-{name}"
         self._options = options
 
     def get(self, server: str) -> Credentials | None:

@@ -111,7 +111,7 @@ class Home:
     """The home in directory `path`. Nothing is read before it is asked for, and everything is read anew each time."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
 
     def statuses(self) -> Mapping[str, str]:
         """The status of every sandbox, by name, in the order of the names.

@@ -109,8 +109,10 @@ class Replay:
         """`artifact` is the snapshot that the disk became, as far as it can be read; `earlier` ones were there, the
         oldest first; `load` reads as much of one of them as can be read.
         """
-        self._blobs, self._disk, self.artifact = blobs, disk, artifact
-        self._earlier, self._load, self.scratch = earlier, load, scratch
+        self.artifact: Artifact = artifact
+        self._blobs, self._disk = blobs, disk
+        self.scratch: str = scratch
+        self._earlier, self._load = earlier, load
         self._stack = contextlib.ExitStack()
         self._before = self._catalog("before", {digest: load for digest, _ in earlier})
         self._own = self._catalog("own", {artifact.digest: lambda _: artifact})

@@ -29,6 +29,7 @@ from urllib.parse import quote_plus, urlencode
 
 from oras.auth.utils import get_basic_auth
 
+from casstore import log
 from casstore.credentials import Credentials, CredentialSource
 from casstore.errors import CasstoreError, DocumentError, RegistryError, Unauthorized
 from casstore.jsondoc import load_object
@@ -138,7 +139,7 @@ class Authenticator:
         self._lock = threading.Lock()
         self._withheld: Origin | None = None
         self._sent: deque[str] = deque(maxlen=_MAX_TOKENS)
-        self.password_sent = False
+        self.password_sent: bool = False
         """Whether any header or token request so far used the credentials."""
 
     def __repr__(self) -> str:
@@ -310,6 +311,9 @@ class _Identity:
                 self._take(self._source.lookup(*self._place))
             except CasstoreError as error:
                 self._failed = error
+            found = self._credentials
+            whose = "no credentials" if found is None else f"the credentials from {found.origin or 'the program'}"
+            log.info("registry", "%s: using %s", self._place[0], whose)
         if self._failed is not None:
             raise self._failed
         return self._credentials

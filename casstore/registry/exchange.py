@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
@@ -41,7 +41,7 @@ class SourceFailed(Exception):
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
-        self.error = error
+        self.error: Exception = error
 
 
 class Broken(Exception):
@@ -49,7 +49,7 @@ class Broken(Exception):
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(str(trouble.error))
-        self.trouble = trouble
+        self.trouble: Trouble = trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class _Session(requests.Session):
         super().__init__()
         self.trust_env = False
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self.headers = requests.structures.CaseInsensitiveDict(
+        self.headers: MutableMapping[str, str | bytes] = requests.structures.CaseInsensitiveDict(
             {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
         )
         for scheme in ("https://", "http://"):
@@ -98,7 +98,7 @@ class Exchange:
 
     def __init__(self, home: Origin, options: RegistryOptions, line: Line) -> None:
         self._home, self._options, self._patience = home, options, line.patience
-        self.session = _Session(options.user_agent, line)
+        self.session: requests.Session = _Session(options.user_agent, line)
         if options.insecure:
             # urllib3 would warn at every request of what was asked for; other hosts keep their warning.
             warnings.filterwarnings(

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from math import inf
 from typing import Self
 
+from casstore import log
 from casstore.errors import Unavailable
 from casstore.registry.failures import Ended
 from casstore.registry.options import RegistryOptions
@@ -35,7 +36,8 @@ class Patience:
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
     ) -> None:
-        self.now, self._deadline = clock, deadline
+        self.now: Callable[[], float] = clock
+        self._deadline = deadline
         self._end = inf if deadline is None else clock() + deadline
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
@@ -111,9 +113,9 @@ class Pace:
         self._bytes = _Bucket(limit_rate, 0) if limit_rate else None
         self._requests = _Bucket(max_requests, max(1, 1 / max_requests)) if max_requests else None
         self._lock = threading.Lock()
-        self.answered = False
+        self.answered: bool = False
         """Whether the host ever answered: if not, that it cannot be reached is no passing fault."""
-        self.piece = max(4096, limit_rate // 8) if limit_rate else 2**30
+        self.piece: int = max(4096, limit_rate // 8) if limit_rate else 2**30
         """Bytes to move at a time, so that the waits between stay short."""
 
     @classmethod
@@ -131,6 +133,7 @@ class Pace:
         while (wait := self._until - patience.now()) > 0:
             if wait > MAX_WAIT:
                 raise Ended(f"the registry asks to wait {wait:.0f} s")
+            log.debug("registry", "waiting %s s, as requests failed", f"{wait:.2f}")
             patience.pause(wait)
         if self._requests is not None:
             with self._lock:

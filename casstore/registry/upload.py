@@ -28,7 +28,7 @@ from enum import Enum, auto
 
 import requests
 
-from casstore import spec
+from casstore import log, spec
 from casstore.content import Fetcher
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, NotFound, RegistryError, Unavailable
@@ -140,6 +140,7 @@ class Uploads:
         asked = dict.fromkeys(filter(None, (neighbour, *self._neighbours)))
         mounted = any(name not in self._refused and self._mount(blob, name) for name in asked)
         if mounted:
+            log.debug("registry", "%s: %s %s was mounted from another repository", self._name, blob.kind, blob.digest)
             self._keep(blob, None)
         return mounted
 
@@ -305,7 +306,7 @@ class _Ladder:
                     if self._wire.exists(self._wire.blob):
                         return
                     self._recover(self._session, setback)
-        except Exception:
+        except BaseException:
             self._drop()
             raise
 
@@ -347,7 +348,13 @@ class _Ladder:
         told = setback.answer is not None and self._wire.adopt(session, setback.answer)
         if spoilt or not (told or self._wire.ask(session)):
             self._drop()
+        log.info("registry", "%s; the upload %s", setback.error, self._outlook())
         self._pay(session, setback.error)
+
+    def _outlook(self) -> str:
+        """How it goes on, in words."""
+        how = f"in parts of {self._part} bytes" if self._in_parts else "as a whole"
+        return f"begins anew, {how}" if self._session is None else f"goes on at byte {self._session.offset}, {how}"
 
     def _shrink(self, error: CasstoreError) -> None:
         part = min(self._part, self._size) // 2 if self._in_parts or self._size <= self._part else self._part

@@ -47,4 +47,5 @@ class Rejected(Exception):
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
-        self.reason, self.text = reason, text
+        self.reason: Reason = reason
+        self.text: str = text
