@@ -113,6 +113,12 @@ class MemoryBlobs:
             )
         return made, ArtifactManifest.parse(self.contents[made.root.digest], subject="made")
 
+    def capture(self, path: Path, base: Artifact | None = None) -> Artifact:
+        """Capture a disk, and let look-ups find its chunks."""
+        made, manifest = self.create(path, base=None if base is None else base.manifest.descriptor)
+        self.remember(manifest.packs)
+        return Artifact.load(self, made.root)
+
 
 class MemoryBlob:
     """A blob being written into a MemoryBlobs."""

@@ -7,7 +7,8 @@
     xfs     "loop", and such file systems (with reflinks) can be made and mounted
     btrfs   the same
     microsandbox    all the versions of it that tests/support/microsandbox.py runs
-    sigstore        Node and @sigstore/verify, of .ci/install-verifiers.sh
+    sigstore        Node and @sigstore/verify, of .ci/install-node-packages.sh
+    browser         Chromium, Node, and what .ci/install-node-packages.sh puts beside them
 
 Any other need is the name of a program.
 """
@@ -71,11 +72,20 @@ def _mounts(kind: disks.FileSystem) -> bool:
 
 
 VERIFIERS = Path(__file__).parents[2] / ".cache" / "verifiers"
-"""Where .ci/install-verifiers.sh puts them."""
+"""Where .ci/install-node-packages.sh puts them."""
 
 
 def _sigstore() -> bool:
     return find_program("node") is not None and (VERIFIERS / "node_modules" / "@sigstore" / "verify").is_dir()
+
+
+DRIVERS = Path(__file__).parents[2] / ".cache" / "browser"
+"""Where .ci/install-node-packages.sh puts them."""
+
+
+def _browser() -> bool:
+    programs = find_program("chromium") is not None and find_program("node") is not None
+    return programs and (DRIVERS / "node_modules" / "playwright-core").is_dir()
 
 
 _POWERS: dict[str, Callable[[], bool]] = {
@@ -87,6 +97,7 @@ _POWERS: dict[str, Callable[[], bool]] = {
     "btrfs": partial(_mounts, "btrfs"),
     "microsandbox": microsandbox.installed,
     "sigstore": _sigstore,
+    "browser": _browser,
 }
 
 

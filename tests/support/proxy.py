@@ -1,6 +1,6 @@
 """A TCP proxy in front of a server: counts what passes, slows it down, and cuts connections on request.
 
-with TcpProxy(server.host, rate=20e6) as proxy:        # bytes a second, both directions together
+with TcpProxy(server.host, rate=20e6, delay=0.02) as proxy:        # bytes a second, both directions together
 ... use proxy.host instead of server.host ...
 proxy.cut_upload_after(1_000_000)                  # closes the connection that sends this byte; once
 assert proxy.uploaded < 2_000_000
@@ -16,15 +16,20 @@ from types import TracebackType
 from typing import Self
 
 _BLOCK = 16 * 1024
+_CREDIT = 0.01
+"""Seconds."""
+_METHODS = (b"GET /", b"HEAD /", b"POST /", b"PUT /", b"PATCH /", b"DELETE /")
 
 
 class TcpProxy:
-    """Forwards connections to `host:port`; a context manager that serves between enter and exit."""
+    """Forwards connections to `host:port`; a context manager that serves between enter and exit. Each plain HTTP
+    request waits for `delay` seconds before it goes on, as a round trip to a place far away does.
+    """
 
-    def __init__(self, upstream: str, *, rate: float | None = None) -> None:
+    def __init__(self, upstream: str, *, rate: float | None = None, delay: float = 0) -> None:
         name, _, port = upstream.rpartition(":")
         self._upstream = name, int(port)
-        self._rate = rate
+        self._rate, self._delay = rate, delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
         self._idle = threading.Condition()
@@ -38,6 +43,8 @@ class TcpProxy:
         """Bytes from clients to the server, headers included."""
         self.downloaded = 0
         self.connections = 0
+        self.requests = 0
+        """Of plain HTTP."""
 
     @property
     def host(self) -> str:
@@ -54,7 +61,7 @@ class TcpProxy:
         with self._idle:
             assert self._idle.wait_for(lambda: not self._pumping, timeout=30), "connections are still open"
         with self._lock:
-            self.uploaded = self.downloaded = self.connections = 0
+            self.uploaded = self.downloaded = self.connections = self.requests = 0
 
     def __enter__(self) -> Self:
         self._start(self._accept)
@@ -98,6 +105,11 @@ class TcpProxy:
     def _pump(self, source: socket.socket, sink: socket.socket, upload: bool) -> None:
         try:
             while data := source.recv(_BLOCK):
+                # A client waits for the answer before its next request, so each one is the beginning of what comes.
+                if upload and data.startswith(_METHODS):
+                    with self._lock:
+                        self.requests += 1
+                    time.sleep(self._delay)
                 self._pace(len(data))
                 with self._lock:
                     if upload and self._cut is not None and self.uploaded + len(data) > self._cut:
@@ -122,7 +134,8 @@ class TcpProxy:
         if self._rate is None:
             return
         with self._lock:
-            self._free_at = max(self._free_at, time.monotonic()) + count / self._rate
+            # What a sleep was too long is made up for, so that the rate is the one that was asked for.
+            self._free_at = max(self._free_at, time.monotonic() - _CREDIT) + count / self._rate
             wait = self._free_at - time.monotonic()
         if wait > 0:
             time.sleep(wait)

@@ -20,7 +20,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,9 +63,11 @@ class RunningRegistry:
 
 @contextmanager
 def registry(
-    folder: Path, *, auth: Auth = "none", tls: Authority | None = None, deletes: bool = True
+    folder: Path, *, auth: Auth = "none", tls: Authority | None = None, deletes: bool = True, names: Sequence[str] = ()
 ) -> Iterator[RunningRegistry]:
-    """A docker-registry that runs until the end of the block; `folder` holds its data, configuration and log."""
+    """A docker-registry that runs until the end of the block; `folder` holds its data, configuration and log. Its
+    certificate is also good for `names`.
+    """
     with ExitStack() as stack:
         token_server = stack.enter_context(TokenServer.running()) if auth == "token" else None
         config: dict[str, Any] = {
@@ -76,7 +78,7 @@ def registry(
         }
         options = RegistryOptions(plain_http=tls is None)
         if tls is not None:
-            certificate, key = tls.issue("127.0.0.1", "localhost", folder=folder)
+            certificate, key = tls.issue("127.0.0.1", "localhost", *names, folder=folder)
             config["http"]["tls"] = {"certificate": str(certificate), "key": str(key)}
             options = RegistryOptions(ca_bundle=str(tls.write_bundle(folder / "ca.crt")))
         if auth == "htpasswd":
