@@ -218,8 +218,13 @@ def remote_verbs(host: str, folder: Path) -> list[list[str]]:
         ["copy", f"{place}:base", f"oci:{folder / 'layout'}"],
         ["list", place],
         ["inspect", f"{place}:base"],
+        ["diff", "base", f"{place}:base"],
+        ["files", f"{place}:base"],
+        ["cat", f"{place}:base", "/file"],
+        ["cp", f"{place}:base", "/", f"{folder / 'copied'}"],
         ["check", "--repair", "--from", place],
         ["remove", f"{place}:base"],
+        ["doctor", place],
     ]
     return [[*verb, "--plain-http", "--retries", "0"] for verb in verbs]
 
@@ -227,10 +232,11 @@ def remote_verbs(host: str, folder: Path) -> list[list[str]]:
 def local_verbs(folder: Path) -> list[list[str]]:
     verbs = (
         "init; list; inspect base; verify base; tag base copy; remove copy; undo; prune --keep-last 9; check; adopt;"
-        " stats; gc; reindex; completion bash"
+        " stats; tree; diff base base; gc; reindex; completion bash"
     )
     made = [["create", "new", "--disk", str(folder / "disk"), "-f"], ["restore", "base", str(folder / "back"), "-f"]]
     made += [["export", "base", str(folder / "base.tar"), "-f"], ["import", str(folder / "base.tar"), "-f"]]
+    made.append(["report", str(folder / "page.html"), "-f"])
     prefix = str(folder / "signer")
     made += [["key", "generate", prefix, "-f"], ["key", "show", f"{prefix}.key"], ["key", "public", f"{prefix}.key"]]
     made += [["sign", "base", "--key", f"{prefix}.key"], ["verify", "base", "--key", f"{prefix}.pub"]]

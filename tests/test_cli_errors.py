@@ -18,6 +18,7 @@ from casstore.store import Store
 from casstore.storedir import StoreDirectory, StoreOptions
 from tests.support import disks
 from tests.support.command import Casstore
+from tests.support.terminal import terminal
 
 HOSTILE = "\x1b[31m\x07\r\x9b\u202e\u2066\u2028\u200b\x1b]52;c;eA\x07"
 
@@ -38,8 +39,13 @@ def disk(tmp_path: Path) -> Path:
         (["lst"], "no such verb: lst; did you mean list?"),
         (["frobnicate"], "no such verb: frobnicate"),
         (["list", "--nothing"], "No such option"),
-        (["key", "show", "x", "--store", "y"], "No such option '--store'."),
-        (["list", "--store", "x"], "Try: casstore --store ... list"),
+        (["key", "show", "x", "--store", "y"], "No such option '--store'. It goes before the verb.\n"),
+        (["restore", "r.example/x:y", "z"], "got what looks like a reference; casstore pull brings"),
+        (["list", "--format", "{{.Name}}"], "fields in single braces, as {digest}, got '{{.Name}}'"),
+        (["list", "--format", "table"], "fields in single braces, as {digest}, got 'table'"),
+        (["list", "--format", "{size}"], "did you mean size_bytes?"),
+        (["completion"], "Choose from: bash, zsh, fish\n"),
+        (["list", "--store", "x"], "Try: casstore --store x list"),
         (["push", "x", "r.example/x", "--key", "k"], "Try: casstore push --sign ..."),
         (["--wait", "-1", "list"], "--wait"),
         (["--wait", "1x", "list"], "expected a duration such as 90s or 1h30m, got '1x'"),
@@ -48,11 +54,11 @@ def disk(tmp_path: Path) -> Path:
         (["create", "x", "--disk"], "Option '--disk' requires an argument.\nTry: casstore create --help"),
         (["list", "--quiet=yes"], "Try: casstore list --help"),
         (["--store", "", "list"], "invalid --store ''"),
-        (["create", "x"], "expected one --disk, or --from SANDBOX, got none"),
+        (["create", "x"], "expected one --disk FILE, or --from SANDBOX, got none"),
         (["create", "--disk", "a"], "missing NAME|PATH"),
         (["create", "", "--disk", "disk"], "destination must not be empty"),
         (["create", "x", "--disk", ""], "invalid --disk ''"),
-        (["create", "x", "--disk", "a", "--disk", "b"], "expected one --disk, or --from SANDBOX, got 2"),
+        (["create", "x", "--disk", "a", "--disk", "b"], "expected one --disk FILE, or --from SANDBOX, got 2"),
         (["create", "x", "--disk", "disk", "--label", "a"], "invalid --label 'a': expected K=V"),
         (["create", "x", "--disk", "disk", "--label", "=a"], "invalid --label '=a': expected K=V"),
         (["create", "x", "--disk", "disk", "--image", "alpine"], "invalid --image 'alpine': expected REF@DIGEST"),
@@ -104,7 +110,7 @@ def test_errors_have_their_exit_code(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = casstore(*args, code=code)
-    assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
+    assert re.fullmatch(r"error: [^\n]+\nTry: [^\n]+\n", result.stderr)
 
 
 def test_reading_verbs_make_no_store(casstore: Casstore) -> None:
@@ -203,25 +209,12 @@ def test_sizes_look_as_microsandbox_shows_them(count: int, shown: str) -> None:
     assert size(count) == shown
 
 
-def _read_screen(primary: int) -> str:
-    """All that is written to a terminal until its last writer has gone; closes it."""
-    shown = b""
-    with os.fdopen(primary, "rb", buffering=0) as screen:
-        try:
-            while part := screen.read(4096):
-                shown += part
-        except OSError:  # EIO: the other side has closed
-            pass
-    return shown.decode()
-
-
 def _on_a_terminal(casstore: Casstore, *args: object, **environ: str) -> str:
     """What a run writes to a terminal that is its stdout and stderr."""
-    primary, secondary = pty.openpty()
     casstore.env |= environ
-    with casstore.start(*args, stdin=subprocess.DEVNULL, stdout=secondary, stderr=secondary):
-        os.close(secondary)
-        return _read_screen(primary)
+    with terminal() as (screen, shown):
+        casstore.start(*args, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen).wait(60)
+    return shown[0]
 
 
 def test_colours_only_on_a_terminal_and_without_no_color(casstore: Casstore, disk: Path) -> None:

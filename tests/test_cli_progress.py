@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from casstore.progress import Part, ProgressEvent
 from casstore.schema import validate
 from tests.support import disks
 from tests.support.command import Casstore
+from tests.support.terminal import terminal
 
 MIB = 1 << 20
 
@@ -249,36 +247,11 @@ def test_a_stream_that_went_away_does_not_stop_the_work(clock: Clock, monkeypatc
         _work(display, clock, seconds=1)
 
 
-@contextmanager
-def _terminal(*, columns: int = 120) -> Iterator[tuple[int, list[str]]]:
-    """A terminal to write to, and what it was shown when the block ends."""
-    primary, secondary = pty.openpty()
-    shown: list[str] = []
-
-    def read() -> None:
-        data = b""
-        with os.fdopen(primary, "rb", buffering=0) as screen:
-            try:
-                while part := screen.read(65536):
-                    data += part
-            except OSError:  # EIO: the other side has closed
-                pass
-        shown.append(data.decode())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        yield secondary, shown
-    finally:
-        os.close(secondary)
-        reader.join()
-
-
 def test_bars_show_a_few_parts_and_count_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with _terminal() as (screen, shown), os.fdopen(os.dup(screen), "w") as stream:
+    with terminal() as (screen, shown), os.fdopen(os.dup(screen), "w") as stream:
         monkeypatch.setattr("sys.stderr", stream)
         with Bars(clock=clock, alive=False) as display:
             display(ProgressEvent("pulling", 0, 700))
@@ -298,6 +271,23 @@ def test_bars_show_a_few_parts_and_count_the_others(monkeypatch: pytest.MonkeyPa
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert "\\u001b[35m[bold]odd" in text
     assert re.search(r"pulling .* 600 B of 700 B +296 B/s +0\.3 s left", text)
+
+
+def test_bars_on_a_narrow_terminal_are_cut_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "50")
+    clock = Clock()
+    with terminal() as (screen, shown), os.fdopen(os.dup(screen), "w") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        with Bars(clock=clock, alive=False) as display:
+            display(ProgressEvent("pushing", 0, 300 << 20))
+            clock.now += 2
+            display(ProgressEvent("pushing", 100 << 20, 300 << 20, Part("pack d1056f0a1b2c", 9 << 20, 33 << 20)))
+            time.sleep(0.3)  # rich draws in a thread of its own
+    text = re.sub(r"\x1b\[[0-9;]*m", "", "".join(shown))
+    assert re.search(r"pushing +\S+ 100\.0 MiB of 300\.0 MiB", text)
+    assert re.search(r"pack d1056f0a1b2c \S+ 9\.0 MiB of 33\.0 MiB", text)
+    assert "…" not in text
 
 
 # --- the option ------------------------------------------------------------------------------------------------------
@@ -398,7 +388,7 @@ def test_what_lasts_is_shown_on_a_terminal(
 ) -> None:
     casstore.env |= {"TERM": term}
     pause = {"bar": 0.2, "lines": 0.5}[shown]
-    with _terminal() as (screen, seen):
+    with terminal() as (screen, seen):
         with casstore.start("create", "slow", "--disk", "-", *options, stderr=screen) as process:
             assert process.stdin is not None
             data = memoryview(disk.read_bytes())

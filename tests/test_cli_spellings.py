@@ -77,6 +77,8 @@ def test_create_at_a_path(casstore: Casstore, home: SandboxHome, tmp_path: Path)
     assert casstore("create", tmp_path / "alone", "--from", "box").lines[1] == str(tmp_path / "alone")
     assert not casstore.store.exists()
     casstore("pull", f"oci:{tmp_path}/alone:latest", "--name", "box")
+    apart = casstore("create", tmp_path / "apart", "--disk", tmp_path / "disk")
+    assert f"it is in the directory {tmp_path}/apart alone: names in the store have no /" in apart.stderr
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_create_at_a_path(casstore: Casstore, home: SandboxHome, tmp_path: Path)
         ("first --from busy", 15, "snapshot source sandbox 'busy' is not stopped"),
         ("first --from image", 16, "sandbox 'image' has no OCI image pinned"),
         ("first --from box --label x", 2, "invalid --label 'x': expected K=V"),
-        ("first", 2, "expected one --disk, or --from SANDBOX"),
+        ("first", 2, "expected one --disk FILE, or --from SANDBOX"),
         ("first --from box --disk x", 2, "no option that says what a disk is like"),
         ("first --from box --image a@sha256:00", 2, "no option that says what a disk is like"),
         ("first --all-stopped", 2, "expected no NAME with several sandboxes"),

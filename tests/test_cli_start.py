@@ -17,6 +17,7 @@ from tests.support.command import Casstore
 
 VERBS = (
     *("create", "list", "inspect", "verify", "restore", "tag", "remove", "undo", "prune", "export", "import"),
+    *("tree", "report"),
     *(
         "key",
         "sign",
@@ -26,8 +27,13 @@ VERBS = (
         "login",
         "logout",
         "check",
+        "diff",
+        "files",
+        "cat",
+        "cp",
         "stats",
         "init",
+        "doctor",
         "adopt",
         "gc",
         "reindex",
@@ -50,6 +56,8 @@ def test_completion_writes_a_script(casstore: Casstore, shell: str) -> None:
 
 def test_names_and_verbs_complete(casstore: Casstore, disk: Path) -> None:
     casstore("create", "base", "--disk", disk)
+    casstore("key", "generate", casstore.folder / "k", "--no-passphrase")
+    casstore("sign", "base", "--key", casstore.folder / "k.key")
 
     def complete(words: str, *, store: Path) -> list[str]:
         count = len(words.split())
@@ -65,9 +73,10 @@ def test_names_and_verbs_complete(casstore: Casstore, disk: Path) -> None:
         return [line.partition(",")[2] for line in result.stdout.decode().split()]
 
     assert complete("casstore restore b", store=casstore.store) == ["base"]
+    assert complete("casstore restore s", store=casstore.store) == []
     assert complete(f"casstore --store {casstore.store} rm b", store=casstore.folder) == ["base"]
     assert complete("casstore rm b", store=casstore.folder / "nowhere") == []
-    assert complete("casstore re", store=casstore.store) == ["restore", "remove", "reindex"]
+    assert complete("casstore re", store=casstore.store) == ["restore", "remove", "report", "reindex"]
 
 
 def test_the_bare_command_shows_where_to_start(casstore: Casstore) -> None:
@@ -82,6 +91,12 @@ def test_help_groups_the_verbs_by_purpose(casstore: Casstore, flag: str) -> None
     assert re.search(r"Snapshots:\n  create ", text)
     assert re.search(r"Registries and OCI layouts:\n  push ", text)
     assert "  remove, rm" in text
+
+
+def test_help_is_a_word_too(casstore: Casstore) -> None:
+    assert casstore("help").stdout == casstore("--help").stdout
+    assert casstore("help", "key", "generate").stdout == casstore("key", "generate", "--help").stdout
+    assert "no such verb: nothing" in casstore("help", "nothing", code=2).stderr
 
 
 def test_what_few_need_stands_under_a_heading_of_its_own(casstore: Casstore) -> None:

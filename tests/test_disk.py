@@ -116,12 +116,11 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_change_is_noticed(path: Path, monkeypatch: pytest.MonkeyPatch, case: str, when: str) -> None:
     change, match = CHANGES[case]
     real = DiskSource.read_into
-    reads: list[int] = []
+    once = threading.Lock()  # several threads read
 
     def read_into(self: DiskSource, buffer: memoryview, offset: int) -> int:
-        if not reads and when == "while reading":
+        if when == "while reading" and once.acquire(blocking=False):
             change(path)
-        reads.append(offset)
         return real(self, buffer, offset)
 
     monkeypatch.setattr(DiskSource, "read_into", read_into)
@@ -346,7 +345,7 @@ def capture_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Artifact
     for known in (True, False):
         blobs = MemoryBlobs()
         if not known:
-            monkeypatch.setattr(disk, "filesystem", lambda fd: 0x65735546)  # FUSE
+            monkeypatch.setattr(disk, "filesystem_name", lambda fd: "fuse")
         with DiskSource.open(path) as source:
             assert source.holes_are_known() is known
             made = capture(source, blobs)
@@ -379,7 +378,7 @@ def test_row_46_lies_about_holes_do_not_matter(path: Path, monkeypatch: pytest.M
         return real(fd, offset, whence)
 
     monkeypatch.setattr(os, "lseek", lseek)
-    monkeypatch.setattr(disk, "filesystem", lambda fd: 0x6969)  # NFS
+    monkeypatch.setattr(disk, "filesystem_name", lambda fd: "nfs")
     with DiskSource.open(path) as source:
         assert content(blobs, capture(source, blobs)) == whole
 

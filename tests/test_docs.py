@@ -64,6 +64,17 @@ def test_links_between_files_resolve(page: Path) -> None:
     assert not broken
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    named = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = [str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")]
+    assert sorted(named) == sorted(pages)
+
+
+def test_the_front_page_leads_to_every_guide() -> None:
+    front = set(LINK.findall((ROOT / "docs/index.md").read_text()))
+    assert {f"how-to/{page.name}" for page in ROOT.glob("docs/how-to/*.md")} <= front
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_in_the_text_exist(page: Path) -> None:
     verbs = {verb for code in _code(page.read_text()) for verb in CALL.findall(code)}

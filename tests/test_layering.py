@@ -18,14 +18,17 @@ PACKAGE = Path(__file__).parents[1] / "casstore"
 # From the bottom to the top. A module imports from its own layer and from those below it. A package stands for all
 # modules in it.
 LAYERS = {
-    "words": {"errors", "spec", "digest", "names", "reference", "units", "jsondoc", "schema", "oci"},
-    "content": {"content", "streams", "progress", "pool"},
-    "bytes": {"chunker", "frame", "disk", "sequential", "scan", "integrity", "tee", "tar", "filesystem"},
+    "words": {"errors", "spec", "digest", "names", "reference", "units", "visible", "jsondoc", "schema", "oci"},
+    "content": {"content", "streams", "progress", "log", "pool", "pagecache"},
+    "bytes": {
+        *("byteranges", "chunker", "frame", "statfs", "disk", "sequential", "scan", "integrity", "tee", "tar"),
+        "filesystem",
+    },
     "documents": {"manifest", "dialects", "diskmap", "extents", "pack", "signatures"},
     "whole snapshots": {
         *("directories", "decoding", "artifact", "contents", "intake", "seeds", "remains", "writing"),
         *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "lookup", "capture", "binding"),
-        *("secretpatterns", "secrets"),
+        *("secretpatterns", "secrets", "storeddisk"),
     },
     "adapters": {
         *("durable", "memory", "blobs", "operation", "layout", "links", "locks", "trash", "refs", "stamps"),
@@ -37,17 +40,17 @@ LAYERS = {
     },
     "policy": {"retention", "trust"},
     "use cases": {
-        *("create", "restore", "salvage", "transfer", "verify", "stats", "sign"),
-        *("checking", "rebuilding", "gc", "removal", "adopt"),
+        *("create", "restore", "salvage", "transfer", "verify", "stats", "growth", "sign", "diskfiles"),
+        *("checking", "comparing", "rebuilding", "gc", "removal", "adopt"),
     },
     "bridge": {"microsandbox"},
     "archives": {"archive"},
     "face": {
         *("config", "snapshot", "health", "listing", "places", "creation", "sandboxes", "importing", "archiving"),
-        *("openstore", "moving", "exchanging", "store", "remote"),
+        *("openstore", "moving", "exchanging", "store", "remote", "report", "opened", "doctor"),
     },
     "command line": {"cli", "__main__"},
-    "sdk": {"aio"},
+    "SDK": {"aio"},
 }
 SIBLINGS = "use cases"  # none imports another
 

@@ -497,6 +497,7 @@ def test_103_an_attack_is_refused(served: Served, source: Store, victim: Casstor
         ("pull", place, "--dry-run"),
         ("pull", f"{scene.place}@{scene.root.digest}", "--name", "base"),
         ("copy", place, f"oci:{layout}"),
+        ("files", place),
     )
     for words in ways if served.simulator is not None else ways[:1]:
         document = refusal(scene, *words)
