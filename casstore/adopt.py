@@ -31,12 +31,12 @@ from casstore.errors import (
     UnsupportedVersion,
     storage_errors,
 )
-from casstore.intake import verify_chunks
 from casstore.jsondoc import load_object
 from casstore.names import SnapshotName, fits, is_attachment, is_reserved, parse_name, referrer_subject
 from casstore.oci import AnyManifest, Descriptor
 from casstore.permissions import Owners
 from casstore.progress import Meter, silent
+from casstore.soundness import verify_chunks
 from casstore.storedir import StoreDirectory
 from casstore.storeindex import ref_name
 from casstore.streams import fetch_all, read_through

@@ -15,10 +15,10 @@ from casstore.capture import Capture, CaptureOptions, CaptureStats, Storage
 from casstore.digest import Digest
 from casstore.diskmap import DiskMap, PackEntry, Runs, SnapshotMap
 from casstore.errors import CorruptContent, DamagedPacks, DocumentError, SourceError
-from casstore.intake import verify_claims
 from casstore.manifest import SCRATCH, Manifest, is_rfc3339
 from casstore.oci import ArtifactManifest, Descriptor
 from casstore.secrets import Scan
+from casstore.soundness import verify_claims
 
 T = TypeVar("T")
 

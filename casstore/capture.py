@@ -18,6 +18,7 @@ import numpy as np
 
 from casstore import frame, locality, spec
 from casstore.base import Base, Stretch
+from casstore.dedup import Batch, Chunk, Placing
 from casstore.deltas import try_deltas
 from casstore.digest import ChunkId, Digest
 from casstore.disk import DiskSource
@@ -27,7 +28,6 @@ from casstore.newchunks import NewChunks
 from casstore.oci import Descriptor
 from casstore.pack import StoredPack
 from casstore.packer import BlobWriter, EncodedFrame, Packer, Stream
-from casstore.placing import Batch, Chunk, Placing
 from casstore.pool import default_workers, ordered_map
 from casstore.progress import Meter
 from casstore.runs import Part, Row, settle

@@ -10,8 +10,8 @@ import numpy as np
 
 from casstore import frame
 from casstore.base import Base
+from casstore.dedup import Batch, Chunk
 from casstore.errors import CasstoreError, DamagedPacks
-from casstore.placing import Batch, Chunk
 from casstore.pool import ordered_map
 
 _TRIES = 4

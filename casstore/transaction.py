@@ -24,7 +24,6 @@ from casstore.contents import verify_integrity
 from casstore.digest import ChunkId, Digest
 from casstore.directories import load_directory
 from casstore.errors import CasstoreError, Conflict, CorruptContent, NotFound, UnsupportedVersion
-from casstore.intake import verify_chunks, verify_pack
 from casstore.lookup import Lookup
 from casstore.names import ReferrerName, SnapshotName, is_attachment, parse_name, referrer_name, referrer_subject
 from casstore.oci import AnyManifest, Descriptor, manifest_of
@@ -32,6 +31,7 @@ from casstore.operation import StagedBlob
 from casstore.pack import PackDirectory, Place, StoredPack
 from casstore.progress import Meter, silent
 from casstore.refs import Refs
+from casstore.soundness import verify_chunks, verify_pack
 from casstore.staged import StagedSnapshots
 from casstore.storedir import StoreDirectory
 from casstore.streams import BytesSource, fetch_all, read_through

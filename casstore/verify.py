@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from casstore.artifact import Artifact
 from casstore.content import Fetcher
 from casstore.contents import UpperStatus, verify_integrity
-from casstore.intake import verify_chunks
 from casstore.progress import Meter
+from casstore.soundness import verify_chunks
 from casstore.streams import read_through
 
 

@@ -18,10 +18,10 @@ from casstore.artifact import Artifact
 from casstore.contents import hash_disk, plain_bytes
 from casstore.errors import CorruptContent, DocumentError
 from casstore.frame import FrameKind
-from casstore.intake import verify_chunks
 from casstore.integrity import hasher
 from casstore.progress import Meter, silent
 from casstore.restore import write_disk
+from casstore.soundness import verify_chunks
 from casstore.spec import MIB
 from tests.support.artifacts import DELTA, RAW, ZSTD, Disk, HandMade, frame, pack_bytes
 from tests.support.deltas import mixed

@@ -35,12 +35,12 @@ from casstore.errors import (
     StorageError,
     UnsupportedVersion,
 )
-from casstore.intake import verify_chunks
 from casstore.integrity import hasher
 from casstore.oci import Descriptor
 from casstore.progress import Meter, silent
 from casstore.restore import restore_file, restore_stream
 from casstore.snapshot import Snapshot
+from casstore.soundness import verify_chunks
 from casstore.store import Store
 from casstore.streams import BytesSource
 from tests.support.artifacts import (

@@ -22,11 +22,11 @@ from casstore.contents import hash_disk, plain_bytes
 from casstore.diskmap import SnapshotMap
 from casstore.durable import Durability
 from casstore.errors import AlreadyExists, DocumentError
-from casstore.intake import verify_chunks
 from casstore.integrity import ALGORITHMS, hasher
 from casstore.oci import Descriptor
 from casstore.progress import Meter, silent
 from casstore.restore import restore_file, restore_stream
+from casstore.soundness import verify_chunks
 from casstore.spec import BLOCK, CHUNK_MIN, KIB, MIB
 from casstore.streams import BytesSource
 from casstore.verify import verify
@@ -488,7 +488,7 @@ from casstore.disk import DiskSource
 from casstore.operation import Operation
 from casstore.progress import Meter, silent
 from casstore.restore import restore_file
-from casstore.intake import verify_chunks
+from casstore.soundness import verify_chunks
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

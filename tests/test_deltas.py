@@ -24,8 +24,8 @@ from casstore.config import DiskInput
 from casstore.contents import plain_bytes
 from casstore.deltas import resembles
 from casstore.errors import CorruptContent
-from casstore.intake import verify_chunks
 from casstore.oci import Descriptor
+from casstore.soundness import verify_chunks
 from casstore.spec import BLOCK, CHUNK_MIN, KIB, MIB
 from casstore.streams import BytesSource
 from tests.support.artifacts import DELTA, ZSTD, Disk, HandMade, MemoryBlobs, pack_bytes

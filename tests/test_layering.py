@@ -26,8 +26,8 @@ LAYERS = {
     },
     "documents": {"manifest", "dialects", "diskmap", "extents", "pack", "signatures"},
     "whole snapshots": {
-        *("directories", "decoding", "artifact", "contents", "intake", "seeds", "remains", "writing"),
-        *("newchunks", "runs", "packer", "locality", "base", "placing", "deltas", "lookup", "capture", "binding"),
+        *("directories", "decoding", "artifact", "contents", "soundness", "seeds", "remains", "writing"),
+        *("newchunks", "runs", "packer", "locality", "base", "dedup", "deltas", "lookup", "capture", "binding"),
         *("secretpatterns", "secrets", "storeddisk"),
     },
     "adapters": {

@@ -25,12 +25,12 @@ from casstore.checking.findings import Finding, Kind
 from casstore.content import Fetcher, Resolver
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, CorruptContent, NotFound, RegistryError, storage_errors
-from casstore.intake import verify_chunks
 from casstore.names import ReferrerName, SnapshotName, fits, is_reserved, parse_name, referrer_subject
 from casstore.oci import AnyManifest, Descriptor, manifest_of
 from casstore.operation import Operation
 from casstore.permissions import Owners
 from casstore.progress import Meter
+from casstore.soundness import verify_chunks
 from casstore.storedir import PARTS, StoreDirectory, StoreOptions
 from casstore.streams import read_through
 

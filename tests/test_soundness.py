@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from casstore.artifact import Artifact
 from casstore.errors import CasstoreError, CorruptContent, DocumentError, NotFound
-from casstore.intake import verify_chunks, verify_pack
 from casstore.oci import Descriptor
+from casstore.soundness import verify_chunks, verify_pack
 from casstore.spec import MEDIA_PACK
 from tests.support.artifacts import DELTA, RAW, ZSTD, MemoryBlobs, frame, pack_bytes
 from tests.support.deltas import Mixed, mixed
