@@ -23,6 +23,7 @@ from casstore.trust.gate import Gate, PullGate, gate_at
 if TYPE_CHECKING:
     from casstore.filesystem.bounds import Bounds
     from casstore.filesystem.ext import ExtFilesystem
+    from casstore.filesystem.reader import DiskReader
     from casstore.trust.trust import Trust
 
 __all__ = ["Opened", "Traffic", "open_remote"]
@@ -80,8 +81,8 @@ class Opened:
             )
         return StoredDisk(self.artifact, disks[0])
 
-    def filesystem(self, bounds: Bounds | None = None) -> ExtFilesystem:
-        """The files on its disk, within `bounds`.
+    def filesystem(self, bounds: Bounds | None = None, *, reader: DiskReader | None = None) -> ExtFilesystem:
+        """The files on its disk, within `bounds`; `reader` is another way to read that disk.
 
         Raises:
             UnreadableFilesystem: there is no ext2, ext3 or ext4 on it, or a damaged one; or as `disk`.
@@ -92,7 +93,7 @@ class Opened:
         disk = self.disk()
         if bounds is None:  # what is a hole of the disk costs nothing to store, and may be of any size
             bounds = Bounds.of_disk(min(disk.size, self.artifact.map.disks[0].allocated + Bounds().hole_bytes))
-        return ExtFilesystem(disk, subject=self.subject, bounds=bounds)
+        return ExtFilesystem(reader or disk, subject=self.subject, bounds=bounds)
 
 
 def _gate(place: Reference, where: str, trust: Trust | None, memory: StoreDirectory | None) -> Gate | None:

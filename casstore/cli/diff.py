@@ -203,16 +203,13 @@ def _compare_files(
 ) -> FileDifference:
     from casstore.comparing.files import compare_files
     from casstore.comparing.sharing import AlikeReader
-    from casstore.filesystem.ext import ExtFilesystem
     from casstore.storeddisk import StoredDisk
 
-    for each in opened:
-        each.disk()  # says why it has no files to look at
     a, b = (StoredDisk(artifact, artifact.map.newest) for artifact in artifacts)
     readers: tuple[DiskReader, DiskReader] = (a, AlikeReader(b, a, disk))
     if opened[0].elsewhere:
         readers = (AlikeReader(a, b, disk), b)
-    files = [ExtFilesystem(reader, subject=each.subject) for reader, each in zip(readers, opened, strict=True)]
+    files = [each.filesystem(reader=reader) for reader, each in zip(readers, opened, strict=True)]
     return compare_files(files[0], files[1], disk, paths=[os.fsencode(path) for path in paths])
 
 

@@ -24,8 +24,6 @@ F = TypeVar("F", bound=Callable[..., object])
 
 _INDEX = 16 << 20
 """Bytes of an index.json that are read to complete a tag."""
-_REFERRER = re.compile(r"sha256-[0-9a-f]{64}", re.ASCII)
-"""What signatures are kept under begins so."""
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
@@ -269,7 +267,9 @@ def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
         names = sorted(os.listdir(os.path.join(settings.store, "refs")))
     except OSError:
         return []
-    shown = [name for name in names if name[:1].isalnum() and not _REFERRER.match(name)]
+    from casstore.names import is_reserved
+
+    shown = [name for name in names if name[:1].isalnum() and not is_reserved(name)]
     return [CompletionItem(name) for name in shown if name.startswith(incomplete)]
 
 
@@ -292,8 +292,10 @@ def _complete_layout(incomplete: str) -> list[CompletionItem]:
         tags = {entry.get("annotations", {}).get(ANNOTATION_REF_NAME) for entry in entries}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
+    from casstore.names import is_reserved
+
     shown = sorted(tag for tag in tags if isinstance(tag, str) and _TAG.fullmatch(tag) and tag.startswith(start))
-    return [CompletionItem(f"oci:{folder}:{tag}") for tag in shown if not tag.startswith("sha256-")]
+    return [CompletionItem(f"oci:{folder}:{tag}") for tag in shown if not is_reserved(tag)]
 
 
 def label_filters(labels: Sequence[str], option: str = "--label") -> list[tuple[str, str | None]]:
